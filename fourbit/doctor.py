@@ -1,0 +1,201 @@
+"""What this machine can do: `fourbit doctor` in one screen.
+
+The best case of a language model follows from the roofline (Williams et al. 2009): decoding one token for one reader
+reads every weight once, so tokens per second cannot exceed memory bandwidth divided by the bytes of the weights.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import psutil
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fourbit.measure import Roofline, probe_machine
+
+SANDBOX = "fourbit.sandbox"  # entry-point group: a function that describes the isolation in force
+
+WEIGHTS_7B = 7.0e9
+BITS_PER_WEIGHT = 4.5  # 4-bit codes in groups of 32 that share one 16-bit scale: 4 + 16 / 32
+BYTES_7B = WEIGHTS_7B * BITS_PER_WEIGHT / 8
+
+_GPU_COPY = 2**28  # bytes of one array: larger than the last-level cache of a GPU
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An accelerator that PyTorch can use; sizes in bytes, `bandwidth` in bytes per second, None when not measured."""
+
+    name: str
+    memory: int
+    bandwidth: float | None = None
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A tier of models and data, and whether it works here; `detail` says why, or what to do."""
+
+    name: str
+    works: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class MachineReport:
+    """What was found; sizes in bytes, 1 GB = 1e9 bytes. `rooflines` holds one thread first, then all cores."""
+
+    system: str
+    python: str
+    cores: int
+    memory: int
+    free_memory: int
+    free_disk: int
+    gpu: Gpu | None
+    compiler: str | None
+    sandbox: str
+    sandbox_works: bool
+    rooflines: tuple[Roofline, ...]
+    tiers: tuple[Tier, ...]
+
+    @property
+    def bandwidth(self) -> float | None:
+        """The best measured memory bandwidth of the CPU in bytes per second."""
+        return max((r.peak_bandwidth for r in self.rooflines), default=None)
+
+
+def tokens_per_second(bandwidth: float, model_bytes: float = BYTES_7B) -> float:
+    """Upper bound on decoded tokens per second: every token reads all weights once."""
+    return bandwidth / model_bytes
+
+
+def examine_machine(measure: bool = True) -> MachineReport:
+    """Look at this machine; with `measure`, time its memory and arithmetic too, for about five seconds."""
+    memory, free = memory_limits()
+    cores = usable_cores()
+    sandbox_works, sandbox = describe_sandbox()
+    threads = sorted({1, cores})
+    return MachineReport(
+        system=f"{platform.system()} {platform.release()} on {platform.machine()}",
+        python=f"Python {platform.python_version()}, PyTorch {version('torch')}",
+        cores=cores,
+        memory=memory,
+        free_memory=free,
+        free_disk=shutil.disk_usage(Path.cwd()).free,
+        gpu=find_gpu(measure),
+        compiler=find_compiler(),
+        sandbox=sandbox,
+        sandbox_works=sandbox_works,
+        rooflines=tuple(probe_machine(threads=n) for n in threads) if measure else (),
+        tiers=find_tiers(free),
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_limits() -> tuple[int, int]:
+    """Total and free memory in bytes, a container's limit included."""
+    seen = psutil.virtual_memory()
+    total, free = int(seen.total), int(seen.available)
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):  # no cgroup v2, or no limit
+        return total, free
+    return min(total, limit), min(free, max(limit - used, 0))
+
+
+def find_compiler() -> str | None:
+    """The first C++ compiler on the PATH, as it names itself."""
+    for name in ("c++", "g++", "clang++", "cl"):
+        path = shutil.which(name)
+        if not path:
+            continue
+        try:
+            shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if lines := (shown.stdout or shown.stderr).splitlines():
+            return lines[0].strip()
+    return None
+
+
+def describe_sandbox() -> tuple[bool, str]:
+    """Whether submissions can be graded in isolation here, and by what."""
+    if sys.platform != "linux":
+        return False, f"grading needs Linux; this is {platform.system()}. Labs and checks work here."
+    for entry in entry_points(group=SANDBOX):
+        try:
+            return True, str(entry.load()())
+        except ImportError as error:
+            return False, f"the grading tools are not installed ({error}); `make demo` installs them."
+    return False, "the grading tools are not installed; `make demo` installs them."
+
+
+def find_gpu(measure: bool) -> Gpu | None:
+    """The accelerator that PyTorch sees, if any, with its copy bandwidth where `measure` is set."""
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        bandwidth = copy_bandwidth("cuda") if measure else None
+        return Gpu(properties.name, properties.total_memory, bandwidth)
+    if torch.backends.mps.is_available():
+        bandwidth = copy_bandwidth("mps") if measure else None
+        return Gpu("Apple GPU (MPS)", torch.mps.recommended_max_memory(), bandwidth)
+    return None
+
+
+def copy_bandwidth(device: str, repeats: int = 20) -> float:
+    """Bytes per second that a copy within the accelerator's memory moves, reads and writes counted."""
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else torch.mps.synchronize
+    source = torch.ones(_GPU_COPY // 4, device=device)
+    target = torch.empty_like(source)
+    for _ in range(3):
+        target.copy_(source)
+    wait()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        target.copy_(source)
+    wait()
+    return 2 * _GPU_COPY * repeats / (time.perf_counter() - started)
+
+
+def find_tiers(free_memory: int) -> tuple[Tier, ...]:
+    """The tiers of data and models: embedded, downloaded, and made to the right shapes."""
+    return (pocket_tier(), real_tier(), hollow_tier(free_memory))
+
+
+def pocket_tier() -> Tier:
+    """Embedded data and checkpoints, which need no network."""
+    raise NotImplementedError
+
+
+def real_tier() -> Tier:
+    """CIFAR-10, which its authors' server gives out."""
+    raise NotImplementedError
+
+
+def hollow_tier(free_memory: int) -> Tier:
+    """A 7B's shapes with random codes: speed and memory are real, its answers are not."""
+    fits = free_memory > 1.25 * BYTES_7B  # weights, and a quarter more for activations and the KV cache
+    need = f"a 7B's {BYTES_7B / 1e9:.1f} GB of 4-bit weights in {free_memory / 1e9:.1f} GB of free memory"
+    return Tier("hollow", fits, f"{'room for' if fits else 'no room for'} {need}")

@@ -1,0 +1,97 @@
+"""Named fixtures: inputs too large or too alive to travel, built where the call happens.
+
+A `Ref("images", {"split": "val", "count": 512})` in a case stands for what :func:`resolve` returns. Every call
+gets its own copy, so that a function which changes its inputs cannot disturb the next call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from fourbit.codec import Ref
+from fourbit.errors import ExamError
+
+
+class FakeClock:
+    """A clock that returns `ticks` (seconds) one after the other, and stops at the last."""
+
+    def __init__(self, ticks: Iterable[float]) -> None:
+        self._ticks = list(ticks)
+        self._next = 0
+
+    def __call__(self) -> float:
+        tick = self._ticks[min(self._next, len(self._ticks) - 1)]
+        self._next += 1
+        return tick
+
+
+@lru_cache(maxsize=8)
+def _images(dataset: str, split: str, start: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    from fourbit.data import load, to_float
+
+    part = getattr(load(dataset), split)
+    x, y = part.x[start : start + count], part.y[start : start + count]
+    return to_float(x), y.clone()
+
+
+def images(split: str, count: int, start: int = 0, dataset: str = "fashion-20k") -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` images from `start` of a split: x float32 (count, C, H, W), y int64 (count,)."""
+    x, y = _images(dataset, split, start, count)
+    return x.clone(), y.clone()
+
+
+@lru_cache(maxsize=8)
+def _model(name: str) -> nn.Sequential:
+    from fourbit.models import load_checkpoint
+
+    return load_checkpoint(name)
+
+
+def model(name: str) -> nn.Sequential:
+    """A fresh copy of a shipped checkpoint, in eval mode."""
+    return copy.deepcopy(_model(name))
+
+
+@lru_cache(maxsize=8)
+def _logits(model_name: str, dataset: str, split: str, start: int, count: int) -> torch.Tensor:
+    x, _ = _images(dataset, split, start, count)
+    with torch.no_grad():
+        return torch.cat([_model(model_name)(part) for part in x.split(500)])
+
+
+def logits(model: str, split: str, count: int, start: int = 0, dataset: str = "fashion-20k") -> torch.Tensor:
+    """Logits of a shipped checkpoint on images of a split: float32 (count, classes)."""
+    return _logits(model, dataset, split, start, count).clone()
+
+
+FIXTURES: dict[str, Callable[..., Any]] = {
+    "clock": FakeClock,
+    "images": images,
+    "logits": logits,
+    "model": model,
+}
+
+
+def resolve(value: Any) -> Any:
+    """Return `value` with every `Ref` in its lists, tuples and dicts replaced by its fixture.
+
+    Raises:
+        ExamError: for a fixture that this version of Fourbit does not have.
+    """
+    if isinstance(value, Ref):
+        if value.name not in FIXTURES:
+            raise ExamError(f"no fixture {value.name!r}; this exam pack needs a newer Fourbit")
+        return FIXTURES[value.name](**value.kwargs)
+    if isinstance(value, list):
+        return [resolve(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(resolve(item) for item in value)
+    if isinstance(value, dict):
+        return {key: resolve(item) for key, item in value.items()}
+    return value
