@@ -3,8 +3,9 @@
     python3 fourbit/bootstrap.py                  what a student needs
     python3 fourbit/bootstrap.py grade site dev   and the named extras of pyproject.toml
 
-Runs before anything is installed, so it imports nothing of this package, and it must parse under a Python that is too old
-in order to say so. A second run with the same pyproject.toml answers at once: the stamp in .venv records what was installed.
+Runs before anything is installed, so it imports nothing of this package, and it must parse under a Python that is
+too old in order to say so. A second run with the same pyproject.toml answers at once: a stamp in .venv records what
+was installed.
 """
 
 from __future__ import annotations
@@ -33,9 +34,18 @@ DIAGNOSES = (
         "The disk is full. Free some space and run the same command again.",
     ),
     (
-        ("Temporary failure in name resolution", "Name or service not known", "nodename nor servname",
-         "getaddrinfo failed", "Failed to establish a new connection", "Network is unreachable",
-         "ConnectTimeoutError", "ReadTimeoutError", "NewConnectionError", "Read timed out"),
+        (
+            "Temporary failure in name resolution",
+            "Name or service not known",
+            "nodename nor servname",
+            "getaddrinfo failed",
+            "Failed to establish a new connection",
+            "Network is unreachable",
+            "ConnectTimeoutError",
+            "ReadTimeoutError",
+            "NewConnectionError",
+            "Read timed out",
+        ),
         "The package index cannot be reached. Connect to the network, or tell pip about your proxy or mirror "
         "(`python3 -m pip config set global.index-url ...`), and run the same command again.",
     ),
@@ -64,9 +74,7 @@ def check_python() -> None:
     """Refuse an interpreter that is too old or cannot make an environment."""
     if sys.version_info < OLDEST:
         raise SetupError(
-            "Python {}.{} or newer is needed; this is {} at {}.".format(
-                *OLDEST, sys.version.split()[0], sys.executable
-            )
+            "Python {}.{} or newer is needed; this is {} at {}.".format(*OLDEST, sys.version.split()[0], sys.executable)
         )
     for module in ("venv", "ensurepip"):
         try:
@@ -105,9 +113,10 @@ def installed_state() -> dict[str, object]:
 
 def make_venv() -> None:
     """Create .venv, or make it anew where its interpreter no longer runs (a removed or upgraded Python)."""
-    works = PYTHON.exists() and subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True).returncode == 0
-    if works:
-        return
+    if PYTHON.exists():
+        probe = subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True)
+        if probe.returncode == 0:
+            return
     print(f"Making the environment in .venv with Python {sys.version.split()[0]} ({sys.executable})", flush=True)
     done = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
     if done.returncode != 0:
@@ -127,9 +136,12 @@ def install(extras: set[str]) -> None:
     target = "." + (f"[{','.join(sorted(extras))}]" if extras else "")
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--editable", target]
     terminal, output = sys.stdout.isatty(), []
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as pip, LOG.open("w", encoding="utf-8") as log:
+    with (
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as pip,
+        LOG.open("w", encoding="utf-8") as log,
+    ):
         assert pip.stdout is not None
         for line in pip.stdout:
             log.write(line)

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -199,3 +198,71 @@ def hollow_tier(free_memory: int) -> Tier:
     fits = free_memory > 1.25 * BYTES_7B  # weights, and a quarter more for activations and the KV cache
     need = f"a 7B's {BYTES_7B / 1e9:.1f} GB of 4-bit weights in {free_memory / 1e9:.1f} GB of free memory"
     return Tier("hollow", fits, f"{'room for' if fits else 'no room for'} {need}")
+
+
+def render(report: MachineReport) -> RenderableType:
+    """The report as one screen for a terminal."""
+    return Group(_machine_table(report), Text(), _tier_table(report), Text(), _best_case(report))
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True, min_width=10)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _machine_table(report: MachineReport) -> Table:
+    table = _table("This machine")
+    table.add_row("system", f"{report.system}; {report.python}")
+    table.add_row("cores", str(report.cores))
+    table.add_row("memory", f"{report.memory / 1e9:.1f} GB, {report.free_memory / 1e9:.1f} GB of it free")
+    table.add_row("disk", f"{report.free_disk / 1e9:.0f} GB free here")
+    table.add_row("GPU", _describe_gpu(report.gpu))
+    for roofline in report.rooflines:
+        table.add_row("roofline", str(roofline))
+    table.add_row("compiler", report.compiler or "none found; no lab needs one, later ones can use it")
+    table.add_row("sandbox", _marked(report.sandbox_works, report.sandbox))
+    return table
+
+
+def _describe_gpu(gpu: Gpu | None) -> str:
+    if gpu is None:
+        return "none that PyTorch can use; no lab needs one"
+    speed = f", {gpu.bandwidth / 1e9:.0f} GB/s" if gpu.bandwidth else ""
+    return f"{gpu.name}, {gpu.memory / 1e9:.1f} GB{speed}"
+
+
+def _tier_table(report: MachineReport) -> Table:
+    table = _table("Data and models")
+    for tier in report.tiers:
+        table.add_row(tier.name, _marked(tier.works, tier.detail))
+    return table
+
+
+def _marked(works: bool, text: str) -> Text:
+    return Text.assemble(("yes  ", "green") if works else ("no   ", "red"), text)
+
+
+def _best_case(report: MachineReport) -> Table:
+    table = _table("A 7B language model in 4 bits, at best")
+    table.add_row(
+        "bytes",
+        f"{WEIGHTS_7B:.1e} weights x {BITS_PER_WEIGHT} bits (4-bit codes, a 16-bit scale for every 32) / 8 "
+        f"= {BYTES_7B / 1e9:.2f} GB, all read for every token",
+    )
+    for name, bandwidth in _bandwidths(report):
+        speed = tokens_per_second(bandwidth)
+        table.add_row(name, f"{bandwidth / 1e9:.1f} GB/s / {BYTES_7B / 1e9:.2f} GB = {speed:.1f} tokens/s")
+    if not report.rooflines:
+        table.add_row("speed", "not measured (--quick)")
+    if report.free_memory < BYTES_7B:
+        table.add_row("memory", f"{report.free_memory / 1e9:.1f} GB free: it does not fit beside what runs now")
+    return table
+
+
+def _bandwidths(report: MachineReport) -> Iterator[tuple[str, float]]:
+    if report.bandwidth:
+        yield "CPU", report.bandwidth
+    if report.gpu and report.gpu.bandwidth and report.gpu.memory > BYTES_7B:
+        yield "GPU", report.gpu.bandwidth

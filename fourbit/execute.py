@@ -1,7 +1,7 @@
 """Run a notebook in a fresh kernel, as `fourbit check` and `fourbit run` do.
 
-Cells run in the notebook's own folder. A cell that raises, or runs too long, costs that cell; one that ends the kernel, or does
-not stop when it is interrupted, ends the run, and the result says which cell that was.
+Cells run in the notebook's own folder. A cell that raises, or runs too long, costs that cell; one that ends the kernel,
+or does not stop when it is interrupted, ends the run, and the result says which cell that was.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _kernel(
         with client.setup_kernel(env={**os.environ, **environment}):
             yield client
     except RuntimeError as error:
-        raise LabError(f"no Python kernel starts here: {error}. Run `python -m ipykernel --version` to see why.") from None
+        raise LabError(f"no Python kernel starts here: {error}. `python -m ipykernel --version` shows why.") from None
 
 
 def _run_cell(

@@ -1,7 +1,7 @@
 """Find a lab, and open it in JupyterLab with the student profile.
 
-The profile is two JSON files in ``labconfig/``, which JupyterLab reads from every folder on JUPYTER_CONFIG_PATH. It hides
-nbgrader's instructor tools where nbgrader is installed, and its Validate button too: that one reruns the whole
+The profile is two JSON files in ``labconfig/``, which JupyterLab reads from every folder on JUPYTER_CONFIG_PATH. It
+hides nbgrader's instructor tools where nbgrader is installed, and its Validate button too: that one reruns the whole
 notebook inside the Jupyter server and reports no points, while `check(...)` in the notebook answers at once.
 """
 
@@ -24,7 +24,7 @@ class LabError(FourbitError):
 
 
 def find_root(start: Path | None = None) -> Path:
-    """Return the folder that holds ``labs/``: the nearest one from `start` (the working directory) upward, else this checkout.
+    """Return the folder that holds ``labs/``: the nearest from `start` (the working directory) up, else this checkout.
 
     Raises:
         LabError: if there is no such folder.

@@ -47,9 +47,7 @@ def check_notebook(path: Path, seconds: float, console: Console) -> float:
             console.print(Text(verdicts[name]["text"], style=STYLES.get(verdicts[name]["status"], "red")))
             console.print()
     _print_failures(done, console)
-    return _print_total(
-        {name: exercise.points for name, exercise in pack.exercises.items()}, verdicts, done, console
-    )
+    return _print_total({name: exercise.points for name, exercise in pack.exercises.items()}, verdicts, done, console)
 
 
 def run_notebook(path: Path, seconds: float, output: Path | None, console: Console) -> int:
@@ -69,7 +67,11 @@ def run_notebook(path: Path, seconds: float, output: Path | None, console: Conso
 @contextmanager
 def _progress(console: Console, title: str) -> Iterator[OnCell]:
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("cells"), TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("cells"),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[cell]}"),
     )
     with Progress(*columns, console=console, transient=True) as bar:

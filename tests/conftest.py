@@ -34,9 +34,7 @@ def chromium() -> str:
     path = find_chromium()
     if path:
         return path
-    reason = (
-        "the browser tests did not run: no chromium or google-chrome on the PATH (Debian: apt install chromium)"
-    )
+    reason = "the browser tests did not run: no chromium or google-chrome on the PATH (Debian: apt install chromium)"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -43,7 +43,7 @@ class Remote:
     file: str
     urls: tuple[str, ...]
     max_bytes: int
-    verify: Callable[[Path], None]
+    verify: Callable[[Path], object]
 
 
 def mirrored(remote: Remote, dataset: str, mirror: str | None) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def _append(url: str, remote: Remote, part: Path, progress: bool) -> None:
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         start, total = _extent(response, start)
         if max(start, total or 0) > remote.max_bytes:
-            raise ChecksumError(f"{url} offers {total:,} bytes, more than {remote.max_bytes:,}; it is not {remote.file}")
+            raise ChecksumError(f"{url} has {total or start:,} bytes, over {remote.max_bytes:,}; it is not {remote.file}")
         with part.open("r+b" if start else "wb") as file, _bar(remote.file, start, total, progress) as advance:
             file.seek(start)
             while chunk := response.read(_CHUNK):

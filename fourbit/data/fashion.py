@@ -59,7 +59,8 @@ def load_fashion_20k() -> Dataset:
         arrays.append(array)
         data = data[used:]
     x, y, x_test, y_test = arrays
-    return Dataset("fashion-20k", _split(x[: VAL.start], y[: VAL.start]), _split(x[VAL], y[VAL]), _split(x_test, y_test), CLASSES)
+    train, val = _split(x[: VAL.start], y[: VAL.start]), _split(x[VAL], y[VAL])
+    return Dataset("fashion-20k", train, val, _split(x_test, y_test), CLASSES)
 
 
 def load_fashion_60k(
@@ -72,12 +73,13 @@ def load_fashion_60k(
         DataError: if a file can be neither found nor downloaded.
     """
     x, y, x_test, y_test = (
-        read_idx(bytearray(contents), what=name)[0]
+        read_idx(memoryview(bytearray(contents)), what=name)[0]
         for name, contents in read_originals(mirror=mirror, progress=progress, parts=parts).items()
     )
     rest = np.ones(len(y), dtype=bool)
     rest[VAL] = False
-    return Dataset("fashion-60k", _split(x[rest], y[rest]), _split(x[VAL], y[VAL]), _split(x_test, y_test), CLASSES)
+    train, val = _split(x[rest], y[rest]), _split(x[VAL], y[VAL])
+    return Dataset("fashion-60k", train, val, _split(x_test, y_test), CLASSES)
 
 
 def read_originals(
@@ -89,7 +91,7 @@ def read_originals(
         path = DEBIAN / f"{name}.gz"
         if mirror is not None or not path.exists():
             verify = partial(decompress, size=size, sha256=sha256)
-            remote = Remote(f"{name}.gz", tuple(f"{base}/{name}.gz" for base in ADDRESSES), size + 4096, _only(verify))
+            remote = Remote(f"{name}.gz", tuple(f"{base}/{name}.gz" for base in ADDRESSES), size + 4096, verify)
             urls = mirrored(remote, "fashion-60k", mirror)
             path = fetch(remote, cache_folder() / "fashion-60k", urls, progress=progress)
         contents[name] = decompress(path, size=size, sha256=sha256)
@@ -114,14 +116,6 @@ def decompress(path: Path, *, size: int, sha256: str) -> bytes:
             "delete it, or use another mirror"
         )
     return data
-
-
-def _only(verify: partial[bytes]) -> partial[None]:
-    return partial(_discard, verify)
-
-
-def _discard(verify: partial[bytes], path: Path) -> None:
-    verify(path)
 
 
 def _unpack() -> bytes:

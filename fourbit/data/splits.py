@@ -24,9 +24,8 @@ class Split:
         if self.x.dtype != torch.uint8 or self.x.ndim != 4:
             raise DataError(f"images must be uint8 (N, C, H, W), not {self.x.dtype} {tuple(self.x.shape)}")
         if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
-            raise DataError(
-                f"labels of {len(self.x)} images must be int64 ({len(self.x)},), not {self.y.dtype} {tuple(self.y.shape)}"
-            )
+            found = f"{self.y.dtype} {tuple(self.y.shape)}"
+            raise DataError(f"labels of {len(self.x)} images must be int64 ({len(self.x)},), not {found}")
 
     def __len__(self) -> int:
         return len(self.y)

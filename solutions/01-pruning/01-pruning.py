@@ -1,18 +1,16 @@
 # %% role="setup"
 import copy
 from collections import OrderedDict
-from functools import partial
-from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fourbit import sparsity
 from fourbit.data import load, to_float
 from fourbit.exam import check, confront, predict
 from fourbit.models import load_checkpoint
+from fourbit.sparsity import apply_recipe, cubic_sparsity, file_bytes, index_dtype, masked, prunable, resized
 
 # %% exercise="magnitude_mask"
 def magnitude_mask(w, sparsity):
@@ -77,7 +75,7 @@ def shrink(model, keep):
         A new nn.Sequential with the same names and settings. On any input it computes what `model` computes in
         evaluation mode when the removed channels are zero *where the next layer reads them*.
 
-    sparsity.resized(layer, weight=..., bias=..., ...) makes a layer with the settings of `layer` and these tensors.
+    resized(layer, weight=..., bias=..., ...) makes a layer with the settings of `layer` and these tensors.
 
     Example:
         >>> net = nn.Sequential(OrderedDict(a=nn.Linear(3, 4), relu=nn.ReLU(), b=nn.Linear(4, 2)))
@@ -96,10 +94,10 @@ def shrink(model, keep):
             width = weight.shape[0]
             kept = keep.get(name, torch.arange(width))
             bias = None if layer.bias is None else layer.bias.detach()[kept]
-            layers[name] = sparsity.resized(layer, weight=weight[kept], bias=bias)
+            layers[name] = resized(layer, weight=weight[kept], bias=bias)
         elif isinstance(layer, nn.BatchNorm2d):
             tensors = {key: value for key, value in layer.state_dict().items() if value.ndim}
-            layers[name] = sparsity.resized(layer, **{key: value[kept] for key, value in tensors.items()})
+            layers[name] = resized(layer, **{key: value[kept] for key, value in tensors.items()})
         else:
             layers[name] = copy.deepcopy(layer)
     return nn.Sequential(layers).eval()
@@ -225,7 +223,7 @@ def encode_sparse(w, form):
         where flat element i is not zero; "values": float32, the nonzeros in row-major order}.
         "csr": {"indptr": rows + 1 positions, row r owns values indptr[r] to indptr[r + 1] - 1; "indices": the column
         of each nonzero; "values": as above}. Each index array has the smallest dtype for the largest number it
-        could hold here: sparsity.index_dtype(number of nonzeros) and sparsity.index_dtype(columns - 1).
+        could hold here: index_dtype(number of nonzeros) and index_dtype(columns - 1).
 
     Example:
         >>> encode_sparse(torch.tensor([[0.0, 5.0], [7.0, 0.0]]), "bitmap")
@@ -241,8 +239,8 @@ def encode_sparse(w, form):
     indptr = F.pad(kept.sum(1).cumsum(0), (1, 0))
     columns = kept.nonzero()[:, 1]
     return {
-        "indptr": indptr.to(sparsity.index_dtype(len(values))),
-        "indices": columns.to(sparsity.index_dtype(flat.shape[1] - 1)),
+        "indptr": indptr.to(index_dtype(len(values))),
+        "indices": columns.to(index_dtype(flat.shape[1] - 1)),
         "values": values,
     }
     ### END SOLUTION
@@ -313,12 +311,12 @@ def prune_to_budget(model, x, y, budgets):
 
     Args:
         model: the dense network; x, y: calibration images (N, 1, 28, 28) and labels (N,) from the training split.
-        budgets: list of file sizes in bytes, as sparsity.file_bytes counts them.
+        budgets: list of file sizes in bytes, as file_bytes counts them.
 
     Returns:
         One recipe for each budget: {"thresholds": {layer: float}, "batch_norm": {layer: (running_mean, running_var)}}.
-        sparsity.apply_recipe(model, recipe) zeroes the weights with |w| <= threshold and sets the statistics;
-        the result must satisfy sparsity.file_bytes(...) <= budget.
+        apply_recipe(model, recipe) zeroes the weights with |w| <= threshold and sets the statistics;
+        the result must satisfy file_bytes(...) <= budget.
 
     Scored by the area under your accuracy over log2(bytes), on images that you have not seen, against a reference.
 
@@ -327,24 +325,20 @@ def prune_to_budget(model, x, y, budgets):
         ['thresholds', 'batch_norm']
     """
     ### BEGIN SOLUTION
-    weights = sparsity.prunable(model)
-    ranked = torch.cat([w.abs().flatten() for w in weights.values()]).sort().values
-
-    def pruned(removed):
-        threshold = ranked[removed - 1].item() if removed else 0.0
-        recipe = {"thresholds": dict.fromkeys(weights, threshold), "batch_norm": {}}
-        return recipe, sparsity.apply_recipe(model, recipe)
-
+    weights = prunable(model)
+    ranked = torch.cat([w.abs().flatten() for w in weights.values()]).sort(descending=True).values
     recipes = []
     for budget in budgets:
-        low, high = 0, len(ranked)  # bisection: removing `high` weights fits
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if sparsity.file_bytes(pruned(middle)[1]) <= budget else (middle, high)
-        recipe, smaller = pruned(high)
-        repaired = reestimate_bn(smaller, [x])
+        kept = min(budget // 5, len(ranked) - 1)  # an entry costs 5 bytes; make room until the rest fits too
+        while True:
+            thresholds = dict.fromkeys(weights, ranked[kept].item())
+            pruned = apply_recipe(model, {"thresholds": thresholds, "batch_norm": {}})
+            if file_bytes(pruned) <= budget:
+                break
+            kept = int(kept * 0.995)
+        repaired = reestimate_bn(pruned, [x])
         norms = {name: layer for name, layer in repaired.named_children() if isinstance(layer, nn.BatchNorm2d)}
-        recipe["batch_norm"] = {name: (norm.running_mean, norm.running_var) for name, norm in norms.items()}
-        recipes.append(recipe)
+        statistics = {name: (norm.running_mean, norm.running_var) for name, norm in norms.items()}
+        recipes.append({"thresholds": thresholds, "batch_norm": statistics})
     return recipes
     ### END SOLUTION

@@ -1,0 +1,77 @@
+"""Drawings of the notes: the committed SVG while it fits its script, else drawn anew.
+
+A figure is lecture_notes/figures/NAME.py with a function ``draw()`` that returns a matplotlib figure. Its SVG beside
+it carries a hash of everything it was made from, so that a build without matplotlib can tell whether it is fresh.
+`python lecture_notes/figures/redraw.py` brings the committed ones up to date.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+from problems import StageError
+
+MARK = re.compile(r"^<!-- made from ([0-9a-f]{16}) -->\n")
+
+
+def fingerprint(script: Path) -> str:
+    """A hash of the script, of the data and helpers in its folder, and of the figure style."""
+    folder = script.parent
+    style = folder.parent.parent / "fourbit" / "plots.py"
+    shared = [path for path in folder.iterdir() if path.suffix == ".json" or path.name.startswith("_")]
+    parts = sorted(path for path in [script, style, *shared] if path.is_file())
+    digest = hashlib.sha256()
+    for path in parts:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def drawing(script: Path, cache: Path) -> str:
+    """Return the SVG of `script`: committed, cached in `cache`, or drawn now."""
+    if not script.is_file():
+        raise StageError(f"there is no figure script {script.parent.name}/{script.name}.")
+    mark = fingerprint(script)
+    for path in (script.with_suffix(".svg"), cache / f"{script.stem}.svg"):
+        if path.is_file() and (made := MARK.match(text := path.read_text(encoding="utf-8"))) and made[1] == mark:
+            return MARK.sub("", text)
+    svg = draw(script)
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / f"{script.stem}.svg").write_text(marked(svg, mark), encoding="utf-8")
+    return svg
+
+
+def draw(script: Path) -> str:
+    """Run the script's `draw` in the house style."""
+    sys.path[:0] = [str(script.parent.parent.parent), str(script.parent)]
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
+
+        from fourbit.plots import style, to_svg
+
+        spec = importlib.util.spec_from_file_location(f"figure_{script.stem}", script)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with style():
+            spec.loader.exec_module(module)
+            figure = module.draw()
+        svg = to_svg(figure, script.stem)
+        plt.close(figure)
+        return svg
+    except ImportError as error:
+        raise StageError(
+            f"the figure {script.name} changed and must be drawn anew, for which {error.name} is missing. Run `make site`."
+        ) from error
+    finally:
+        del sys.path[:2]
+
+
+def marked(svg: str, mark: str) -> str:
+    """The SVG with the hash of what it was made from."""
+    return f"<!-- made from {mark} -->\n{svg}"

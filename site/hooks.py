@@ -1,0 +1,22 @@
+"""What MkDocs runs: adds the staged pages (stage.py) to the site's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from problems import StageError
+from stage import stage
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the lecture notes and labs, generated from their folders beside docs_dir."""
+    try:
+        staged = stage(Path(config.config_file_path).parent)
+    except StageError as error:
+        raise PluginError(f"The site cannot be built: {error}") from error
+    for address, content in staged.items():
+        files.append(File.generated(config, address, content=content))
+    return files
