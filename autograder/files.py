@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import PurePosixPath
 
 from autograder.results import plain
@@ -78,7 +79,5 @@ def _is_installed(name: str) -> bool:
         return True
     if not name.isidentifier():
         return False
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    places = [place for place in sys.path if place and os.path.realpath(place) != os.getcwd()]
+    return PathFinder.find_spec(name, places) is not None

@@ -49,22 +49,23 @@ def _by_grade_id(template: NotebookTemplate, cells: Sequence[StudentCell], match
         ours = places[grade_id]
         matching.pairs[ours] = found[-1]
         if len(found) > 1 and template.cells[ours].role in STUDENT_ROLES:
-            matching.notes.append(f"cell {grade_id!r} is there {len(found)} times; the last copy counts, earlier ones run before it")
+            copies_told = f"cell {grade_id!r} is there {len(found)} times"
+            matching.notes.append(f"{copies_told}; the last copy counts, earlier ones run before it")
 
 
 def _by_cell_id(template: NotebookTemplate, cells: Sequence[StudentCell], matching: Matching) -> None:
     taken = set(matching.pairs.values())
     places = {cell.id: position for position, cell in enumerate(cells) if cell.id and position not in taken}
     known = {cell.grade_id for cell in template.cells if cell.grade_id}
-    for ours, cell in enumerate(template.cells):
-        theirs = places.get(cell.id) if cell.id else None
+    for ours, wanted in enumerate(template.cells):
+        theirs = places.get(wanted.id) if wanted.id else None
         if ours in matching.pairs or theirs is None or cells[theirs].grade_id in known:
             continue
-        if cell.kind != cells[theirs].kind and cell.role not in STUDENT_ROLES:
+        if wanted.kind != cells[theirs].kind and wanted.role not in STUDENT_ROLES:
             continue
         matching.pairs[ours] = theirs
-        if cell.role in STUDENT_ROLES:
-            matching.notes.append(f"the answer to {cell.grade_id!r} had lost its grade id and was found by its cell id")
+        if wanted.role in STUDENT_ROLES:
+            matching.notes.append(f"the answer to {wanted.grade_id!r} had lost its grade id; its cell id told")
 
 
 def _by_text(template: NotebookTemplate, cells: Sequence[StudentCell], matching: Matching) -> None:
@@ -74,8 +75,8 @@ def _by_text(template: NotebookTemplate, cells: Sequence[StudentCell], matching:
     for position, cell in enumerate(cells):
         if position not in taken:
             waiting.setdefault((cell.kind, cell.source.strip()), []).append(position)
-    for ours, cell in enumerate(template.cells):
-        found = waiting.get((cell.kind, cell.release.strip()))
+    for ours, wanted in enumerate(template.cells):
+        found = waiting.get((wanted.kind, wanted.release.strip()))
         if ours not in matching.pairs and found:
             matching.pairs[ours] = found.pop(0)
 
@@ -99,7 +100,8 @@ def _swapped_answers(template: NotebookTemplate, cells: Sequence[StudentCell], m
         matching.pairs.pop(ours)
     for ours, theirs in claims.items():
         matching.pairs[ours] = theirs
-        matching.notes.append(f"the answer to {template.cells[ours].grade_id!r} carried another cell's grade id; it was put back")
+        grade_id = template.cells[ours].grade_id
+        matching.notes.append(f"the answer to {grade_id!r} carried another cell's grade id; it was put back")
 
 
 def _by_likeness(template: NotebookTemplate, cells: Sequence[StudentCell], matching: Matching) -> None:
@@ -117,7 +119,8 @@ def _by_likeness(template: NotebookTemplate, cells: Sequence[StudentCell], match
             continue
         matching.pairs[ours] = found
         if cell.role in STUDENT_ROLES:
-            matching.notes.append(f"the answer to {cell.grade_id!r} had lost its grade id; cell {found + 1} was taken for it")
+            lost = f"the answer to {cell.grade_id!r} had lost its grade id"
+            matching.notes.append(f"{lost}; cell {found + 1} was taken for it")
 
 
 def _best(cell: TemplateCell, cells: Sequence[StudentCell], open_cells: Sequence[int], gap: range) -> int | None:

@@ -51,6 +51,13 @@ class TemplateCell:
         return value if isinstance(value, Mapping) else {}
 
     @property
+    def is_locked(self) -> bool:
+        """nbgrader's notion of a cell whose text is restored."""
+        if self.role in STUDENT_ROLES:
+            return False
+        return self.role == "test" or bool(self.metadata.get("nbgrader", {}).get("locked", False))
+
+    @property
     def runs(self) -> bool:
         """Whether grading runs this cell: measurements and demonstrations cost time and earn nothing."""
         return self.kind == "code" and self.fourbit.get("role") != "measure"
@@ -90,7 +97,7 @@ class Template:
 
     def to_bytes(self) -> bytes:
         """Return the template as bytes, for a worker that shares no disk with the coordinator."""
-        head = {"assignment": self.assignment, "notebooks": [_notebook_json(nb) for nb in self.notebooks]}
+        head: dict[str, Any] = {"assignment": self.assignment, "notebooks": [_notebook_json(nb) for nb in self.notebooks]}
         head["files"] = [(name, len(data)) for name, data in sorted(self.files.items())]
         text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
         body = b"".join(data for _, data in sorted(self.files.items()))

@@ -163,7 +163,7 @@ def _load_json(text: str, depth: int) -> Any:
         raise UnreadableError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{_hint(text, error)}") from None
     except (RecursionError, ValueError) as error:
         raise UnreadableError(f"its JSON cannot be read ({plain(error, 200)})") from None
-    if _deeper_than(tree, depth):
+    if isinstance(tree, dict | list) and _deeper_than(tree, depth):
         raise UnreadableError(f"its JSON is nested more than {depth} deep; no notebook is")
     return tree
 

@@ -154,6 +154,7 @@ def _run_cell(
         stubborn = bool(before) and before[-1].error.startswith("stopped after")
         if stubborn:
             return "not run: the cell before it could not be stopped", True
+        assert client.km is not None  # the kernel's context is open
         client.km.interrupt_kernel()
         return f"stopped after {client.timeout:g} s", False
     except DeadKernelError:

@@ -19,10 +19,13 @@ from types import MappingProxyType
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+
+from fourbit.errors import FourbitError
 
 # name -> (raster image on either page, SVG on a light page, SVG on a dark page)
 _PALETTE = {
@@ -41,7 +44,8 @@ COLORS = MappingProxyType({name: shades[0] for name, shades in _PALETTE.items()}
 INK = "#7a7a7a"
 """Text and axes in a raster image: contrast 4.3:1 on white, 4.4:1 on JupyterLab's dark page."""
 
-_RC: dict[str, Any] = {
+# Any: matplotlib types the keys of its parameters as one long Literal, which a dict of ours never is.
+_RC: Any = {
     "figure.figsize": (7.0, 3.9),
     "figure.dpi": 110,
     "figure.facecolor": "none",
@@ -90,28 +94,29 @@ def style() -> Iterator[None]:
         yield
 
 
-def label_line(ax: Axes, line: Line2D, text: str | None = None, *, x: float | None = None, **options: Any) -> None:
-    """Write `text` beside `line` of `ax` in the line's color, instead of a legend.
+def label_line(line: Line2D, text: str | None = None, *, x: float | None = None, **options: Any) -> Annotation:
+    """Write `text` beside `line` in the line's color, instead of a legend.
 
     Args:
         text: the label; by default the line's own ``label=``.
         x: data coordinate at which to label (the nearest point of the line); by default its right end.
         options: passed to :meth:`matplotlib.axes.Axes.annotate`, such as ``xytext=(0, 8)`` (points) or ``ha="center"``.
     """
-    xs, ys = (list(map(float, values)) for values in line.get_data())
-    point = len(xs) - 1 if x is None else min(range(len(xs)), key=lambda i: abs(xs[i] - x))
-    defaults: dict[str, Any] = {
-        "xytext": (6, 0) if x is None else (0, 7),
-        "ha": "left" if x is None else "center",
-        "va": "center" if x is None else "bottom",
-    }
-    ax.annotate(
+    axes: Any = line.axes
+    if axes is None:
+        raise FourbitError("label_line() takes a line that is drawn: `(line,) = axes.plot(...)`, then label_line(line)")
+    xs, ys = (np.asarray(values, dtype=float) for values in line.get_data())
+    point = len(xs) - 1 if x is None else int(np.nanargmin(abs(xs - x)))
+    place = {"xytext": (6, 0), "ha": "left", "va": "center"}
+    if x is not None:
+        place = {"xytext": (0, 7), "ha": "center", "va": "bottom"}
+    return axes.annotate(
         str(line.get_label()) if text is None else text,
         (xs[point], ys[point]),
         textcoords="offset points",
         color=line.get_color(),
         annotation_clip=False,
-        **(defaults | options),
+        **{**place, **options},
     )
 
 

@@ -56,7 +56,8 @@ def draw(script: Path) -> str:
         from fourbit.plots import style, to_svg
 
         spec = importlib.util.spec_from_file_location(f"figure_{script.stem}", script)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise StageError(f"{script} is no Python module.")
         module = importlib.util.module_from_spec(spec)
         with style():
             spec.loader.exec_module(module)
@@ -66,7 +67,7 @@ def draw(script: Path) -> str:
         return svg
     except ImportError as error:
         raise StageError(
-            f"the figure {script.name} changed and must be drawn anew, for which {error.name} is missing. Run `make site`."
+            f"the figure {script.name} changed and must be drawn anew, but {error.name} is missing. Run `make site`."
         ) from error
     finally:
         del sys.path[:2]

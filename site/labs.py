@@ -9,6 +9,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +61,14 @@ def read_labs(folder: Path) -> tuple[Lab, ...]:
 
 def read_lab(path: Path) -> Lab:
     """Read one student notebook; a notebook that still holds a solution stops the build."""
+    where = f"labs/{path.parent.name}/{path.name}"
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError) as error:
-        raise StageError(f"labs/{path.parent.name}/{path.name} is not a notebook ({error}). Run `fourbit build`.") from error
+        raise StageError(f"{where} is not a notebook ({error}). Run `fourbit build`.") from error
     for cell in cells:
         if any(mark in source_of(cell) for mark in HIDDEN):
-            raise StageError(f"labs/{path.parent.name}/{path.name} holds a solution or a hidden test. Run `fourbit build`.")
+            raise StageError(f"{where} holds a solution or a hidden test. Run `fourbit build`.")
     heading = next((m[1] for cell in cells if (m := re.search(r"^# (.+)$", source_of(cell), re.MULTILINE))), path.stem)
     return Lab(path.stem, heading, tuple(cells), tuple(filter(None, map(exercise_of, cells))))
 
@@ -87,8 +89,8 @@ def exercise_of(cell: dict[str, Any]) -> Exercise | None:
     return Exercise(called[1] if called else nbgrader["grade_id"], float(nbgrader.get("points", 0)), kind)
 
 
-def lab_page(lab: Lab) -> str:
-    """The page of a lab: what it is worth, how to get it, then its cells."""
+def lab_page(lab: Lab, relink: Callable[[str], str]) -> str:
+    """The page of a lab: what it is worth, how to get it, then its cells, the links in its text changed by `relink`."""
     points = {exercise.name: exercise for exercise in lab.exercises}
     head, body = [], []
     for cell in lab.cells:
@@ -96,8 +98,8 @@ def lab_page(lab: Lab) -> str:
         if not head and re.match(r"# .+", text):
             title, _, text = text.partition("\n")
             head = [title, downloads(lab), contents(lab)]
-        if text:
-            body.append(render(cell, text, points))
+        if text.strip():
+            body.append(render(cell, text.strip() if cell["cell_type"] == "code" else relink(text.strip()), points))
     head = head or [f"# {lab.title}", downloads(lab), contents(lab)]
     return "\n\n".join([*head, *body]) + "\n"
 
@@ -153,9 +155,9 @@ def lab_table(labs: tuple[Lab, ...]) -> str:
         for lab in labs
     ]
     intro = (
-        "Each lab is a notebook that checks itself while you work: write a function, run the cell below it, and read which "
-        "property fails, on which input, and, when it is a known one, the name of the mistake. Reading works here; doing needs "
-        "the notebook and the `fourbit` package ([start](../index.md#start))."
+        "Each lab is a notebook that checks itself while you work: write a function, run the cell below it, and read "
+        "which property fails, on which input, and, when it is a known one, the name of the mistake. Reading works "
+        "here; doing needs the notebook and the `fourbit` package ([start](../index.md#start))."
     )
     table = "\n".join(["| lab | questions | points | download |", "|---|--:|--:|---|", *rows])
     return f"# Labs\n\n{intro}\n\n{table}\n"

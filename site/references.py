@@ -30,7 +30,8 @@ class Bibliography:
             keys = [key.strip().lstrip("@") for key in re.split(r"[;,]", match.group(1))]
             unknown = [key for key in keys if key not in self.entries]
             if unknown:
-                raise StageError(f"{source}: no entry {', '.join(unknown)} in {self.path.name}. Add it, or mend the key.")
+                missing = ", ".join(unknown)
+                raise StageError(f"{source}: no entry {missing} in {self.path.name}. Add it, or mend the key.")
             return "".join(f"[^{key}]" for key in keys)
 
         return CITATION.sub(references, text)

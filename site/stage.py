@@ -21,6 +21,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from figures import drawing
@@ -75,7 +76,8 @@ def stage(root: Path) -> dict[str, str | bytes]:
         source = f"lecture_notes/{path.name}"
         files[tree.pages[source]] = note_page(path.read_text(encoding="utf-8"), source, tree, bibliography, values)
     for lab in tree.labs:
-        files[lab.page] = outside_code(lab_page(lab), lambda text, lab=lab: link(text, lab.notebook, lab.page, tree))
+        relink = partial(link, source=lab.notebook, page=lab.page, tree=tree)
+        files[lab.page] = lab_page(lab, partial(outside_code, change=relink))
         files[lab.notebook] = (root / lab.notebook).read_bytes()
         files[lab.zip] = lab_zip(root, lab)
     files["labs/index.md"] = lab_table(tree.labs)
@@ -109,7 +111,7 @@ def check_values(text: str, source: str, values: dict[str, str]) -> str:
         if key not in values:
             raise StageError(f"{source}: no value {key!r} in values.json. Add it to lecture_notes/figures/values.py.")
         if written != values[key]:
-            raise StageError(f"{source}: {written!r} is written where {key} is {values[key]!r} by now. Mend the sentence.")
+            raise StageError(f"{source}: {written!r} is written, but {key} is {values[key]!r}. Mend the sentence.")
         return written + match["close"]
 
     return VALUE.sub(check, text)

@@ -1,11 +1,6 @@
 """From one percent-format source to the student's notebook, the instructor's nbgrader source and the exam packs.
 
-`source` reads, `rules` checks, `metadata` expands, `release` clears with nbgrader's own preprocessors, `pack` asks the
-exam machinery, `write` writes without losing anybody's work, and `build` puts them in a row.
+`build` is the way in: ``build_lab`` and ``build_all``. In the order in which a lab passes through: `source` reads it,
+`rules` (with `names`) checks it, `metadata` (with `ids`) expands it, `release` clears it with nbgrader's own
+preprocessors, `pack` asks the exam machinery for exam packs, `write` writes without losing anybody's work.
 """
-
-from autograder.builder.build import BuildReport, build_all, build_lab, lab_names
-from autograder.builder.pack import DEFAULT_SEED, ExamSeed, find_seed
-from autograder.builder.source import SourceError
-
-__all__ = ["DEFAULT_SEED", "BuildReport", "ExamSeed", "SourceError", "build_all", "build_lab", "find_seed", "lab_names"]

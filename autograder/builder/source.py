@@ -7,6 +7,8 @@
     # %% prediction="cliff"                     a number to commit to before measuring
     # %% role="measure"                         locked measurement, not run when grading
     # %% [markdown] written="why-cliff" points=3    an answer graded by hand; the source holds the model answer
+
+Every line that starts with `# %%` begins a cell.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def read_source(path: Path) -> LabSource:
     except FileNotFoundError:
         raise SourceError(f"{path}: there is no such source. A lab is solutions/NN-name/NN-name.py.") from None
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}). Save the file as UTF-8.") from None
+        reason = f"{error.reason} at byte {error.start}"
+        raise SourceError(f"{path}: not UTF-8 ({reason}). Save the file as UTF-8.") from None
     return LabSource(path.parent.name, path, tuple(parse_source(text, path)))
 
 
@@ -102,8 +105,7 @@ def parse_source(text: str, path: Path) -> list[SourceCell]:
     if len(cells) != len(headers):
         raise _hidden_header(text, headers, len(cells), path)
     return [
-        _read_cell(cell, number, lines[number - 1].strip(), path)
-        for cell, number in zip(cells, headers, strict=True)
+        _read_cell(cell, number, lines[number - 1].strip(), path) for cell, number in zip(cells, headers, strict=True)
     ]
 
 
@@ -114,13 +116,14 @@ def _header_lines(lines: list[str], path: Path) -> list[int]:
         line = lines[number - 1]
         if not line.startswith("# %% ") and line.rstrip() != "# %%":
             raise SourceError(
-                f"{path}:{number}: `{line.strip()}`: reads as the start of a cell, but a header starts with `# %%` and a space "
-                "at the left margin. Mend it if a cell starts here; reword the line if it is text of the cell above."
+                f"{path}:{number}: `{line.strip()}`: reads as the start of a cell, but a header starts with `# %%` "
+                "and a space at the left margin. Mend it if a cell starts here; reword it if it is text of a cell."
             )
     before = next((i for i, line in enumerate(lines, 1) if line.strip()), 0)
     if before and (not numbers or before < numbers[0]):
         raise SourceError(
-            f"{path}:{before}: `{lines[before - 1].strip()}`: text before the first cell. Put a header such as `# %% [markdown]` above it."
+            f"{path}:{before}: `{lines[before - 1].strip()}`: text before the first cell. "
+            "Put a header such as `# %% [markdown]` above it."
         )
     if not numbers:
         raise SourceError(f"{path}: no cell in this file. Cells start with a header such as `# %% [markdown]`.")
@@ -132,8 +135,8 @@ def _hidden_header(text: str, headers: list[int], found: int, path: Path) -> Sou
     inside = _string_lines(text)
     number = next((n for n in headers if n in inside), headers[0])
     return SourceError(
-        f"{path}:{number}: {len(headers)} lines start with `# %%`, but there are {found} cells: one such line stands inside a string "
-        "or a fenced block. Reword it; every line that starts with `# %%` has to begin a cell."
+        f"{path}:{number}: {len(headers)} lines start with `# %%`, but there are {found} cells: one such line stands "
+        "inside a string or a fenced block. Reword it; every line that starts with `# %%` has to begin a cell."
     )
 
 
@@ -156,7 +159,7 @@ def _read_cell(cell: Any, line: int, header: str, path: Path) -> SourceCell:
     keys = {key: value for key, value in cell.metadata.items() if key not in _JUPYTEXT_KEYS}
     unread = [str(keys.pop(key)) for key in ("title", "incorrectly_encoded_metadata") if key in keys]
     if unread:
-        raise fail(f"cannot read {' '.join(unread)!r}. A header holds only key=\"value\" pairs, with quotes around text")
+        raise fail(f'cannot read {" ".join(unread)!r}. A header holds only key="value" pairs, with quotes around text')
     role, name, points = _role(cell.cell_type, keys, fail)
     return SourceCell(role, name, cell.source.strip("\n"), points, line, header)
 
@@ -186,7 +189,9 @@ def _role(cell_type: str, keys: dict[str, Any], fail: Any) -> tuple[str, str, fl
 
 
 def _name(key: str, value: Any, fail: Any) -> str:
-    pattern, kind = (IDENTIFIER, "a Python name") if key in ("exercise", "check") else (NAME, "letters, digits, - and _")
+    pattern, kind = (NAME, "letters, digits, - and _")
+    if key in ("exercise", "check"):
+        pattern, kind = IDENTIFIER, "a Python name"
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise fail(f"{key}={value!r} is no name. It takes {kind}, at most 48 characters")
     return value

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 from fourbit.errors import FourbitError
 
@@ -30,7 +31,8 @@ _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 # Numbers that differ between the two machine types that Linux courses run on.
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Elsewhere this module can be imported (``describe`` says why nothing works), not used.
+_libc: Any = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def machine() -> str:
@@ -83,10 +85,15 @@ def bind_read_only(source: str, target: str) -> None:
         mount("", target, "", MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | extra)
 
 
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make the mount ``new_root`` the root directory, with the old one mounted on ``put_old`` inside it."""
+    syscall("pivot_root", _PIVOT_ROOT[machine()], os.fsencode(new_root), os.fsencode(put_old))
+
+
 def pivot_to(new_root: str) -> None:
     """Make ``new_root`` (a mount point) the root directory and let go of the old one."""
     os.chdir(new_root)
-    syscall("pivot_root", _PIVOT_ROOT[machine()], b".", b".")
+    pivot_root(".", ".")
     _checked("unmounting the old root", _libc.umount2(b".", ctypes.c_int(MNT_DETACH)))
     os.chdir("/")
 
@@ -111,19 +118,30 @@ def set_subreaper() -> None:
     _prctl("child subreaper", _PR_SET_CHILD_SUBREAPER, 1)
 
 
-def die_with_parent(sig: int = signal.SIGKILL, *, parent: int) -> None:
+def die_with_parent(sig: int = 9, *, parent: int) -> None:
     """Get ``sig`` when the parent ends. ``parent`` is its id (0 when it is in an outer pid namespace)."""
     _prctl("parent death signal", _PR_SET_PDEATHSIG, sig)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, in every set, for good."""
+def drop_bounding_capabilities() -> None:
+    """No program started from here on can gain a capability. Needs CAP_SETPCAP, without which nothing is to be dropped."""
     _prctl("clearing ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text()) if os.path.exists("/proc/sys/kernel") else 63
-    for capability in range(last + 1):
+    for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
-            break  # no CAP_SETPCAP (an ordinary user outside a namespace), or the number is not in use
-    header = (_CAPABILITY_VERSION_3).to_bytes(4, "little") + bytes(4)
+            break  # past the last capability of this kernel, or an ordinary user
+
+
+def clear_capabilities() -> None:
+    """Give up the capabilities that this process holds, in every set, for good."""
+    header = _CAPABILITY_VERSION_3.to_bytes(4, "little") + bytes(4)
     _checked("capset", _libc.capset(header, bytes(24)))
+
+
+def holds_capability(number: int) -> bool:
+    """Whether capability ``number`` (21 is CAP_SYS_ADMIN) is effective in this process."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False

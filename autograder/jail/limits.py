@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -47,14 +46,15 @@ def apply(limits: Limits, *, alone: bool) -> None:
     ``alone``: the user id (or the user namespace) is this submission's own, so its processes are counted from zero;
     otherwise the processes that the user runs now are added to the allowance.
     """
+    import resource  # POSIX only, and this module is imported by `describe` everywhere
+
     taken = 0 if alone else _processes_of_user()
-    now = _virtual_size()
     caps = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_CPU: int(limits.cpu_seconds),
         resource.RLIMIT_DATA: _data_size() + limits.memory_bytes,
         # Shared mappings count only here; the generous factor leaves room for reserved but unused addresses.
-        resource.RLIMIT_AS: now + 2 * limits.memory_bytes + 4 * 2**30,
+        resource.RLIMIT_AS: _virtual_size() + 2 * limits.memory_bytes + 4 * 2**30,
         resource.RLIMIT_NPROC: taken + limits.processes + _OWN_PROCESSES,
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_FSIZE: limits.disk_bytes,
@@ -67,7 +67,7 @@ def apply(limits: Limits, *, alone: bool) -> None:
         _, hard = resource.getrlimit(kind)
         value = cap if hard == resource.RLIM_INFINITY else min(cap, hard)
         # One second between the signals of the soft and the hard CPU limit names the cause in the exit status.
-        above = value + 1 if kind == resource.RLIMIT_CPU and hard in (resource.RLIM_INFINITY,) else value
+        above = value + 1 if kind == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else value
         resource.setrlimit(kind, (value, above))
 
 

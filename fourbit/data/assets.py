@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from fourbit.data.cache import write_atomically
 from fourbit.errors import DataError
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets"
@@ -84,8 +85,6 @@ def record_asset(asset: Asset, folder: Path = FOLDER) -> None:
     """Put `asset` into the manifest in `folder`, in place of an older entry of that name; used by recipes."""
     known = {entry.name: entry for entry in list_assets(folder)} if (folder / MANIFEST).exists() else {}
     known[asset.name] = asset
-    entries = [
-        {key: value for key, value in vars(known[name]).items() if value is not None} for name in sorted(known)
-    ]
+    entries = [{key: value for key, value in vars(known[name]).items() if value is not None} for name in sorted(known)]
     text = json.dumps({"assets": entries}, indent=2, ensure_ascii=False) + "\n"
-    (folder / MANIFEST).write_text(text, encoding="utf-8", newline="\n")
+    write_atomically(folder / MANIFEST, text.encode())

@@ -25,7 +25,7 @@ from fourbit.errors import DataError
 MIRROR_VARIABLE = "FOURBIT_MIRROR"
 TIMEOUT = 30.0
 _CHUNK = 1 << 18
-_TRIES = 4  # tries per address: the first and three that resume
+_MOST_TRIES = 100
 _FAILURES = (OSError, http.client.HTTPException)  # URLError, timeouts and cut connections are among these
 
 
@@ -61,7 +61,7 @@ def fetch(remote: Remote, folder: Path, urls: tuple[str, ...], *, progress: bool
     A file that is already there is verified and used. Only one process downloads a file at a time.
 
     Raises:
-        ChecksumError: if an address answers with a complete file that is not the right one; it is deleted.
+        ChecksumError: if no address has the right file and one answers with a wrong one; that is deleted.
         DataError: if no address can be reached or `folder` cannot be written to, with each reason.
     """
     target = folder / remote.file
@@ -71,13 +71,16 @@ def fetch(remote: Remote, folder: Path, urls: tuple[str, ...], *, progress: bool
                 remote.verify(target)
                 return target
             target.unlink()
-        reasons = []
+        kind, reasons = DataError, []
         for url in urls:
             try:
                 return _fetch_from(url, remote, target, progress)
+            except ChecksumError as error:
+                kind = ChecksumError
+                reasons.append(f"{url}: {error}")
             except _FAILURES as error:
-                reasons.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
-    raise DataError(f"{remote.file} could not be downloaded ({'; '.join(reasons)})")
+                reasons.append(f"{url}: {_reason(error)}")
+    raise kind(f"{remote.file} could not be downloaded ({'; '.join(reasons)})")
 
 
 @contextlib.contextmanager
@@ -96,14 +99,21 @@ def _locked(target: Path) -> Iterator[None]:
         lock.release()
 
 
+def _reason(error: OSError | http.client.HTTPException) -> str:
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answers {error.code} {error.reason}"
+    inner = getattr(error, "reason", None) or error
+    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+
+
 def _fetch_from(url: str, remote: Remote, target: Path, progress: bool) -> Path:
     part = target.with_name(target.name + ".part")
-    resumed = part.exists() and part.stat().st_size > 0
-    _transfer(url, remote, part, progress)
+    resumed = _size(part) > 0
     try:
+        _transfer(url, remote, part, progress)
         remote.verify(part)
     except ChecksumError:
-        part.unlink()
+        part.unlink(missing_ok=True)
         if not resumed:
             raise
         # The beginning may come from another address or an older run: once more, from nothing.
@@ -114,33 +124,39 @@ def _fetch_from(url: str, remote: Remote, target: Path, progress: bool) -> Path:
 
 def _transfer(url: str, remote: Remote, part: Path, progress: bool) -> None:
     """Fill `part` from `url`, resuming after cut connections as long as each try brings new bytes."""
-    for attempt in range(1, _TRIES + 1):
+    for _ in range(_MOST_TRIES):
+        before = _size(part)
         try:
             return _append(url, remote, part, progress)
         except urllib.error.HTTPError as error:
-            if error.code != 416:  # the rest was asked for of a file that has no more: start again
+            error.close()
+            if error.code != 416 or not before:
                 raise
-            part.unlink(missing_ok=True)
+            part.unlink()  # the rest was asked for of a file that has no more: start again
         except _FAILURES:
-            if attempt == _TRIES:
+            if _size(part) <= before:
                 raise
-    raise http.client.HTTPException("the server refuses every range")
+    raise http.client.HTTPException(f"the connection broke {_MOST_TRIES} times")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _append(url: str, remote: Remote, part: Path, progress: bool) -> None:
-    start = part.stat().st_size if part.exists() else 0
+    start = _size(part)
     request = urllib.request.Request(url, headers={"User-Agent": "fourbit", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         start, total = _extent(response, start)
         if max(start, total or 0) > remote.max_bytes:
-            raise ChecksumError(f"{url} has {total or start:,} bytes, over {remote.max_bytes:,}; it is not {remote.file}")
+            raise ChecksumError(f"it has {total or start:,} bytes there, more than {remote.max_bytes:,}")
         with part.open("r+b" if start else "wb") as file, _bar(remote.file, start, total, progress) as advance:
             file.seek(start)
             while chunk := response.read(_CHUNK):
                 if file.tell() + len(chunk) > remote.max_bytes:
-                    raise ChecksumError(f"{url} sends more than {remote.max_bytes:,} bytes; it is not {remote.file}")
+                    raise ChecksumError(f"more than {remote.max_bytes:,} bytes came from there")
                 file.write(chunk)
                 advance(len(chunk))
             file.truncate()

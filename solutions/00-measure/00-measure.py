@@ -1,17 +1,18 @@
 # %% [markdown]
 # # Lab 00. Measure first
 #
-# A phone maker asks for a network that recognizes clothes: it must be small, quick and easy on the battery. You have one that is
-# right on nine images of ten. Is it small? Is it quick? *Compared with what?*
+# A phone maker asks for a network that recognizes clothes: it must be small, quick and easy on the battery. You have
+# one that is right on nine images of ten. Is it small? Is it quick? *Compared with what?*
 #
-# Most false claims about efficiency are not lies. Somebody counted a multiplication and an addition as one here and as two there,
-# counted the parameters and forgot the file's other bytes, stopped the clock before the work was done, or took the mean of times that
-# contain one hiccup. In this lab you build the instruments that every later lab uses, and learn to distrust the rest: a counter of
-# parameters, of multiply-accumulates and of bytes; a clock with an error bar; a roofline of *this* computer; an energy bill; and
-# a referee for other people's benchmarks.
+# Most false claims about efficiency are not lies. Somebody counted a multiplication and an addition as one here and
+# as two there, counted the parameters and forgot the file's other bytes, stopped the clock before the work was done,
+# or took the mean of times that contain one hiccup. In this lab you build the instruments that every later lab uses,
+# and learn to distrust the rest: a counter of parameters, of multiply-accumulates and of bytes; a clock with an error
+# bar; a roofline of *this* computer; an energy bill; and a referee for other people's benchmarks.
 #
-# Work from top to bottom. Before each measurement you write down a guess: nobody grades it, but a guess is what makes a
-# measurement surprising. `check("...")` tells you at once what holds and what does not, and often which mistake it was.
+# Work from top to bottom. Before each measurement you write down a guess: nobody grades it, but a guess is what makes
+# a measurement surprising. `check("...")` tells you at once what holds and what does not, and often which mistake it
+# was.
 
 # %% role="setup"
 import copy
@@ -31,8 +32,8 @@ DTYPES = {"I64": 8, "F64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2,
 # %% [markdown]
 # ## 1 · Parameters
 #
-# The network is a plain chain: five convolutions, each with batch normalization and ReLU, then two fully connected layers. Look at
-# it, and guess before you count.
+# The network is a plain chain: five convolutions, each with batch normalization and ReLU, then two fully connected
+# layers. Look at it, and guess before you count.
 
 # %% role="measure"
 from fourbit.models import load_checkpoint
@@ -44,10 +45,10 @@ teacher
 predict("parameters", ..., "parameters of the network above, thousands")
 
 # %% [markdown]
-# Three kinds of numbers live in a model. **Trainable parameters** are what an optimizer changes. **Frozen parameters** have
-# `requires_grad=False`. **Buffers**, such as the running mean of a batch normalization, are stored and loaded but are no parameters.
-# One `Parameter` may serve under two names, as the embedding and the output layer of many language models do (GPT-2 small would have
-# 163 million parameters instead of 124 if you counted it twice).
+# Three kinds of numbers live in a model. **Trainable parameters** are what an optimizer changes. **Frozen
+# parameters** have `requires_grad=False`. **Buffers**, such as the running mean of a batch normalization, are stored
+# and loaded but are no parameters. One `Parameter` may serve under two names, as the embedding and the output layer
+# of many language models do (GPT-2 small would have 163 million parameters instead of 124 if you counted it twice).
 
 # %% exercise="count_params"
 def count_params(model: nn.Module) -> dict[str, int]:
@@ -81,13 +82,14 @@ confront("parameters", (counts["trainable"] + counts["frozen"]) / 1e3)
 # %% [markdown]
 # ## 2 · Multiply-accumulates
 #
-# A dense layer and a convolution do one thing: multiply and add. One multiply-accumulate (**MAC**) is two floating-point operations
-# (**FLOP**), and half of the factor-of-two errors in this field come from mixing the two. Here, always: MACs, of convolutions
-# and linear layers only, for one sample; biases, normalization, activations and pooling count nothing. Tools differ on this point:
-# for this very network, four popular counters report four different numbers.
+# A dense layer and a convolution do one thing: multiply and add. One multiply-accumulate (**MAC**) is two
+# floating-point operations (**FLOP**), and half of the factor-of-two errors in this field come from mixing the two.
+# Here, always: MACs, of convolutions and linear layers only, for one sample; biases, normalization, activations and
+# pooling count nothing. Tools differ on this point: for this very network, four popular counters report four
+# different numbers.
 #
-# How much work is *one* value of a convolution's output? How many output values are there? Mind that stride and padding change
-# their number, and that with `groups=g` each output channel sees only a `g`-th of the input channels.
+# How much work is *one* value of a convolution's output? How many output values are there? Mind that stride and
+# padding change their number, and that with `groups=g` each output channel sees only a `g`-th of the input channels.
 
 # %% exercise="conv_macs"
 def conv_macs(
@@ -120,16 +122,18 @@ def conv_macs(
 # %% check="conv_macs"
 
 # %% [markdown]
-# A formula per layer type does not survive contact with real models: you would need the input size of every layer. PyTorch can tell
-# you, with a [forward hook](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html): a function that is called with
-# `(layer, inputs, output)` whenever a layer runs. Which layer takes most of the work here, and which holds most of the parameters?
+# A formula per layer type does not survive contact with real models: you would need the input size of every layer.
+# PyTorch can tell you, with a [forward hook](https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html): a
+# function that is called with `(layer, inputs, output)` whenever a layer runs. Which layer takes most of the work
+# here, and which holds most of the parameters?
 
 # %% prediction="macs"
 predict("macs", ..., "MACs of the network above for one image, millions")
 
 # %% [markdown]
-# Three traps. The batch must not scale your answer. A linear layer may be applied at many positions at once (the tokens of a
-# sentence). And counting must leave no trace: a model in training mode updates its batch-norm statistics whenever it runs.
+# Three traps. The batch must not scale your answer. A linear layer may be applied at many positions at once (the
+# tokens of a sentence). And counting must leave no trace: a model in training mode updates its batch-norm statistics
+# whenever it runs.
 
 # %% exercise="count_macs"
 def count_macs(model: nn.Sequential, example: torch.Tensor) -> dict[str, int]:
@@ -175,8 +179,8 @@ print("PyTorch's own counter:", total_macs(teacher, image))
 confront("macs", sum(macs.values()) / 1e6)
 
 # %% [markdown]
-# Work and size sit in different places. Keep this picture in mind for the next two labs: pruning a fully connected layer shrinks
-# the file, pruning a convolution saves time.
+# Work and size sit in different places. Keep this picture in mind for the next two labs: pruning a fully connected
+# layer shrinks the file, pruning a convolution saves time.
 
 # %% role="measure"
 import matplotlib.pyplot as plt
@@ -200,9 +204,10 @@ plt.show()
 # %% [markdown]
 # ## 3 · Bytes
 #
-# "4 bits per weight" is a statement about weights. A file also holds a header, names, scales, the layers that were left alone, and
-# padding. A well-known course lab reports 495 MiB for a language model in 3 bits; the embeddings, which it never quantized, are counted
-# at 3 bits as well, and the file would really take 660 MiB. The cure is to compute the size of the **file**, to the byte.
+# "4 bits per weight" is a statement about weights. A file also holds a header, names, scales, the layers that were
+# left alone, and padding. A well-known course lab reports 495 MiB for a language model in 3 bits; the embeddings,
+# which it never quantized, are counted at 3 bits as well, and the file would really take 660 MiB. The cure is to
+# compute the size of the **file**, to the byte.
 #
 # A safetensors file is:
 #
@@ -212,8 +217,8 @@ plt.show()
 # | header: JSON without spaces, UTF-8, filled up with spaces to a multiple of 8 | *n* |
 # | the tensors' values, one after the other, no gaps | data |
 #
-# The header maps each name to `{"dtype":"F32","shape":[2,3],"data_offsets":[begin,end]}`. Tensors are laid out, in the header
-# and in the data, in the order of `DTYPES` (above), and by name where the type is the same.
+# The header maps each name to `{"dtype":"F32","shape":[2,3],"data_offsets":[begin,end]}`. Tensors are laid out, in
+# the header and in the data, in the order of `DTYPES` (above), and by name where the type is the same.
 
 # %% exercise="file_bytes"
 def file_bytes(tensors: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, int]:
@@ -257,8 +262,8 @@ print(f"weights alone, 4 bytes each: {4 * counts['trainable']:,} bytes; the file
 # %% [markdown]
 # ## 4 · Time
 #
-# Now run it. Guess the time of one image through the network on one core. Your processor can do some tens of billions of MACs
-# in a second, and the network needs five million.
+# Now run it. Guess the time of one image through the network on one core. Your processor can do some tens of billions
+# of MACs in a second, and the network needs five million.
 
 # %% prediction="latency"
 predict("latency", ..., "time of the network for one image on one core, ms")
@@ -278,18 +283,19 @@ print("first five, ms:", [round(1e3 * s, 2) for s in samples[:5]])
 print(f"mean {1e3 * statistics.fmean(samples):.3f} ms, slowest {1e3 * max(samples):.2f} ms")
 
 # %% [markdown]
-# The first runs are slow (memory is allocated, kernels are chosen, caches are cold) and belong to another question. The rest have
-# a floor and a long tail to the right: nothing makes a run faster than the machine allows, but much can make it slower. So: drop
-# the warm-up, report the **median**, and say how sure you are of it.
+# The first runs are slow (memory is allocated, kernels are chosen, caches are cold) and belong to another question.
+# The rest have a floor and a long tail to the right: nothing makes a run faster than the machine allows, but much can
+# make it slower. So: drop the warm-up, report the **median**, and say how sure you are of it.
 #
-# There is a beautiful interval for a median that assumes nothing about the distribution. Each run lies below the true median with
-# probability one half, like a coin. So the number of the *n* runs that lie below it is binomial, and the true median lies between
-# the *j*-th fastest and the *j*-th slowest run unless that number is less than *j*, or more than *n − j*:
+# There is a beautiful interval for a median that assumes nothing about the distribution. Each run lies below the true
+# median with probability one half, like a coin. So the number of the *n* runs that lie below it is binomial, and the
+# true median lies between the *j*-th fastest and the *j*-th slowest run unless that number is less than *j*, or more
+# than *n − j*:
 #
 # $$P\big(x_{(j)} \le m \le x_{(n+1-j)}\big) \;\ge\; 1 - 2 \sum_{i=0}^{j-1} \binom{n}{i} 2^{-n}.$$
 #
-# Take the largest *j* for which the right-hand side still reaches the confidence. With fewer than six runs not even the
-# fastest and the slowest enclose the median with 95 %; then the only honest interval is [0, ∞).
+# Take the largest *j* for which the right-hand side still reaches the confidence. With fewer than six runs not even
+# the fastest and the slowest enclose the median with 95 %; then the only honest interval is [0, ∞).
 
 # %% exercise="summarize"
 def summarize(seconds: list[float], warmup: int, confidence: float = 0.95) -> tuple[float, float, float]:
@@ -347,11 +353,11 @@ plt.show()
 # %% [markdown]
 # ## 5 · Is it the arithmetic or the memory?
 #
-# Two numbers bound every kernel on a machine: how fast it multiplies, and how fast data arrive. An operation that does *F* FLOP on *B*
-# bytes has the **arithmetic intensity** *F/B*; it cannot run faster than
-# $\min(\text{peak FLOP/s},\; \tfrac{F}{B} \cdot \text{bandwidth})$.
-# Plotted against *F/B* this is the **roofline** (Williams, Waterman and Patterson, 2009). Left of the ridge you wait for memory, and
-# fewer bytes make you faster; right of it you wait for arithmetic, and only fewer operations do.
+# Two numbers bound every kernel on a machine: how fast it multiplies, and how fast data arrive. An operation that
+# does *F* FLOP on *B* bytes has the **arithmetic intensity** *F/B*; it cannot run faster than $\min(\text{peak
+# FLOP/s},\; \tfrac{F}{B} \cdot \text{bandwidth})$. Plotted against *F/B* this is the **roofline** (Williams, Waterman
+# and Patterson, 2009). Left of the ridge you wait for memory, and fewer bytes make you faster; right of it you wait
+# for arithmetic, and only fewer operations do.
 #
 # What does *this* machine do? Guess the bandwidth of one core before you measure it.
 
@@ -366,9 +372,9 @@ print(machine)
 confront("bandwidth", machine.peak_bandwidth / 1e9)
 
 # %% [markdown]
-# Take a linear layer, the heart of every language model: a batch of inputs (batch × in) times the weights (in × out). Every value is
-# moved once: weights and inputs are read, outputs are written. Inputs and outputs are float32; a weight takes `weight_bytes`,
-# which is 0.5 for 4 bits.
+# Take a linear layer, the heart of every language model: a batch of inputs (batch × in) times the weights (in × out).
+# Every value is moved once: weights and inputs are read, outputs are written. Inputs and outputs are float32; a
+# weight takes `weight_bytes`, which is 0.5 for 4 bits.
 
 # %% exercise="linear_roofline"
 def linear_roofline(
@@ -400,8 +406,8 @@ def linear_roofline(
 # %% check="linear_roofline"
 
 # %% [markdown]
-# Where do the layers of our network lie, measured on this machine, for one image and for 64 at once? And the linear layer of a
-# 7B language model, which sees one token at a time?
+# Where do the layers of our network lie, measured on this machine, for one image and for 64 at once? And the linear
+# layer of a 7B language model, which sees one token at a time?
 
 # %% role="measure"
 from fourbit.measure import measure_together
@@ -452,13 +458,14 @@ axes.set_title("The roofline of this machine, with real layers on it")
 plt.show()
 
 # %% [markdown] written="whose-roof" points=2
-# **Question 1.** Name one layer in the figure that fewer *bits per weight* would make faster for one image, and one for which they would do
-# nothing. Say how the figure shows it.
+# **Question 1.** Name one layer in the figure that fewer *bits per weight* would make faster for one image, and one
+# for which they would do nothing. Say how the figure shows it.
 
 # %% [markdown]
 # ### MACs are not time
 #
-# If arithmetic were all, time would be proportional to MACs. Four networks of one family, from 0.12 to 5.5 million MACs: is it?
+# If arithmetic were all, time would be proportional to MACs. Four networks of one family, from 0.12 to 5.5 million
+# MACs: is it?
 
 # %% role="measure"
 from fourbit.models import build
@@ -490,10 +497,10 @@ plt.show()
 # %% [markdown]
 # ## 6 · Energy
 #
-# No laptop tells you what one multiplication costs. Horowitz (ISSCC 2014) measured it for a 45 nm chip; newer chips are better at
-# arithmetic and hardly better at moving data. The table holds picojoules: for a multiplication and an addition by type, and for
-# fetching one *word* of 64 bits from memories of several sizes. In hardware, products are added up in a wider type than they
-# are multiplied in: int8 products in int32, fp16 products in fp32.
+# No laptop tells you what one multiplication costs. Horowitz (ISSCC 2014) measured it for a 45 nm chip; newer chips
+# are better at arithmetic and hardly better at moving data. The table holds picojoules: for a multiplication and an
+# addition by type, and for fetching one *word* of 64 bits from memories of several sizes. In hardware, products are
+# added up in a wider type than they are multiplied in: int8 products in int32, fp16 products in fp32.
 
 # %% role="measure"
 HOROWITZ45
@@ -530,8 +537,8 @@ def energy(macs: int, dtype: str, traffic: dict[str, int], table: dict) -> dict[
 # %% check="energy"
 
 # %% [markdown]
-# One image at a time, every weight is fetched once. What does the bill look like when the same network is stored in fewer bits, and
-# when it fits into memory on the chip?
+# One image at a time, every weight is fetched once. What does the bill look like when the same network is stored in
+# fewer bits, and when it fits into memory on the chip?
 
 # %% role="measure"
 n_macs, n_weights = sum(macs.values()), sum(weights.values())
@@ -561,16 +568,19 @@ first = bills["float32 from DRAM"]
 confront("arithmetic_share", 100 * first["mac"] / first["total"])
 
 # %% [markdown] written="why-bits" points=2
-# **Question 2.** From float32 to int8 the weights take a quarter of the bytes. By what factor does the modelled total fall, and why is it
-# not four? Which step of the four bars saves most, and what does that say about a network slightly too large for the chip?
+# **Question 2.** From float32 to int8 the weights take a quarter of the bytes. By what factor does the modelled total
+# fall, and why is it not four? Which step of the four bars saves most, and what does that say about a network
+# slightly too large for the chip?
 
 # %% [markdown]
 # ## 7 · How fast can a language model be on this machine?
 #
-# A language model writes one token at a time, and each token needs all of the weights: the layer of a 7B lay far to the left in your
-# roofline. So decoding waits for memory, and its speed is bandwidth divided by the bytes that a step reads. Those are:
+# A language model writes one token at a time, and each token needs all of the weights: the layer of a 7B lay far to
+# the left in your roofline. So decoding waits for memory, and its speed is bandwidth divided by the bytes that a step
+# reads. Those are:
 #
-# * the weights, `bits` each, with a scale of `scale_bits` for every `group` weights (with 4 bits in groups of 64 and 16-bit scales: 4.25 bits);
+# * the weights, `bits` each, with a scale of `scale_bits` for every `group` weights (with 4 bits in groups of 64 and
+#   16-bit scales: 4.25 bits);
 # * the weights that were *not* quantized, `kept_fp16` of them at 16 bits;
 # * the cache of keys and values: `kv_bytes` for each of the `context` tokens so far, for each sequence.
 #
@@ -614,8 +624,8 @@ def decode_bound(
 # %% check="decode_bound"
 
 # %% [markdown]
-# Llama-2-7B has 6.74 billion parameters, 0.26 billion of them in the embedding and the output layer. Its cache takes 0.5 MiB per token
-# in float16. What is possible here?
+# Llama-2-7B has 6.74 billion parameters, 0.26 billion of them in the embedding and the output layer. Its cache takes
+# 0.5 MiB per token in float16. What is possible here?
 
 # %% role="measure"
 bandwidth = machine.peak_bandwidth / 1e9
@@ -629,8 +639,8 @@ for name, speed in speeds.items():
     print(f"{name}: at most {speed:.1f} tokens/s with {bandwidth:.1f} GB/s and 1024 tokens of context")
 
 # %% [markdown]
-# That is a bound, not a promise: kernels must unpack the bits, and your machine has more than one core. In lab 07 a model of this size runs
-# here. What will it really do? Write it down now; lab 07 will come back to it.
+# That is a bound, not a promise: kernels must unpack the bits, and your machine has more than one core. In lab 07 a
+# model of this size runs here. What will it really do? Write it down now; lab 07 will come back to it.
 
 # %% prediction="tokens_7b"
 predict("tokens_7b", ..., "decoding speed of a 7B model in 4 bits on this machine, tokens/s")
@@ -638,10 +648,10 @@ predict("tokens_7b", ..., "decoding speed of a 7B model in 4 bits on this machin
 # %% [markdown]
 # ## 8 · The referee
 #
-# You know by now how a benchmark goes wrong: the clock stops before the work is done, the second run finds its answer in a cache, the best run
-# is sold as the typical one, the error bar is another quantity. In public kernel competitions all of these were submitted, some of them by accident.
-# Write the test that an honest report passes and a broken one does not. You get no list of the tricks: think about what must be true
-# of *every* honest report.
+# You know by now how a benchmark goes wrong: the clock stops before the work is done, the second run finds its answer
+# in a cache, the best run is sold as the typical one, the error bar is another quantity. In public kernel
+# competitions all of these were submitted, some of them by accident. Write the test that an honest report passes and
+# a broken one does not. You get no list of the tricks: think about what must be true of *every* honest report.
 
 # %% exercise="believable"
 def believable(report: dict) -> bool:
@@ -680,12 +690,14 @@ def believable(report: dict) -> bool:
 # %% [markdown]
 # ## 9 · Design: a cascade
 #
-# You have measured that the large network costs 25 times the MACs of a small one, for two points of accuracy. Most images are easy.
-# So let the small network answer, and hand on to the large one only the images on which the small one should be *doubted*.
+# You have measured that the large network costs 25 times the MACs of a small one, for two points of accuracy. Most
+# images are easy. So let the small network answer, and hand on to the large one only the images on which the small
+# one should be *doubted*.
 #
-# You design the doubt: from the small network's logits, one number per image. The examiner hands the images on in the order of
-# falling doubt and measures the whole front, from "none" to "all", of accuracy against MACs. Your points are the area that your front
-# gains over handing on at random, compared with our reference. Choose on the validation images; the hidden exam uses other images.
+# You design the doubt: from the small network's logits, one number per image. The examiner hands the images on in the
+# order of falling doubt and measures the whole front, from "none" to "all", of accuracy against MACs. Your points are
+# the area that your front gains over handing on at random, compared with our reference. Choose on the validation
+# images; the hidden exam uses other images.
 #
 # First, is there anything to gain?
 
@@ -760,8 +772,9 @@ plt.show()
 confront("handed_on", 100 * needed / len(y))
 
 # %% [markdown] written="cascade" points=2
-# **Question 3.** What did you try as a doubt, on which images did you choose, and what did you see? A cascade saves *mean* MACs: name a
-# device or a use for which the mean is the wrong number, and say which number you would measure instead.
+# **Question 3.** What did you try as a doubt, on which images did you choose, and what did you see? A cascade saves
+# *mean* MACs: name a device or a use for which the mean is the wrong number, and say which number you would measure
+# instead.
 
 # %% [markdown]
 # ## Your instrument card

@@ -306,11 +306,12 @@ def is_valid_mask(w, sparsity, mask):
     ### END SOLUTION
 
 # %% exercise="prune_to_budget"
-def prune_to_budget(model, x, y, budgets):
+def prune_to_budget(model, calibration, budgets):
     """Design: the best network that you can make for each of several file sizes, without training.
 
     Args:
-        model: the dense network; x, y: calibration images (N, 1, 28, 28) and labels (N,) from the training split.
+        model: the dense network.
+        calibration: (x, y), images (N, 1, 28, 28) and labels (N,) of the training split.
         budgets: list of file sizes in bytes, as file_bytes counts them.
 
     Returns:
@@ -325,6 +326,7 @@ def prune_to_budget(model, x, y, budgets):
         ['thresholds', 'batch_norm']
     """
     ### BEGIN SOLUTION
+    x, _ = calibration
     weights = prunable(model)
     ranked = torch.cat([w.abs().flatten() for w in weights.values()]).sort(descending=True).values
     recipes = []

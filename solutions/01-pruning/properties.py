@@ -329,7 +329,7 @@ def _front(trial: Trial, recipes: list[Recipe]) -> list[tuple[int, float]]:
     split = "test" if "test" in trial.case else "val"
     points = []
     for recipe in recipes:
-        key = split, hashlib.sha256(encode(recipe)).digest()
+        key = trial.case, hashlib.sha256(encode(recipe)).digest()
         if key not in _known:
             x, y = images(split, IMAGES)
             smaller = apply_recipe(trial.args[0], recipe)
@@ -356,17 +356,18 @@ def _told(points: list[tuple[int, float]]) -> str:
 
 
 def fits_every_budget(trial: Trial) -> str | None:
-    for (size, _), budget in zip(_front(trial, trial.output), trial.args[3], strict=True):
+    for (size, _), budget in zip(_front(trial, trial.output), trial.args[2], strict=True):
         if size > budget:
             return f"the file for a budget of {budget:,} bytes has {size:,}"
     return None
 
 
 def dominates(trial: Trial) -> Partial | None:
-    """The share of the reference's area; a file over its budget counts as no file."""
-    budgets = trial.args[3]
-    dense = file_bytes(trial.args[0])
-    points = [p for p, budget in zip(_front(trial, trial.output), budgets, strict=True) if p[0] <= budget]
-    reference = _area(_front(trial, trial.expected), dense)
-    share = _area(points, dense) / (FULL_MARKS * reference) if points else 0.0
-    return None if share >= 1 else Partial(share, f"{_told(points)}: {share:.0%} of the area for full marks")
+    """The share of the reference's area. A point stands at its budget: room that a file leaves empty earns nothing."""
+    budgets = trial.args[2]
+    front, reference = (
+        [(budget, accuracy) for budget, (_, accuracy) in zip(budgets, _front(trial, recipes), strict=True)]
+        for recipes in (trial.output, trial.expected)
+    )
+    share = _area(front, 2 * max(budgets)) / (FULL_MARKS * _area(reference, 2 * max(budgets)))
+    return None if share >= 1 else Partial(share, f"{_told(front)}: {share:.0%} of the area for full marks")

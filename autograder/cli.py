@@ -1,0 +1,151 @@
+"""The instructor's commands, which `fourbit` finds through the entry-point group "fourbit.commands".
+
+Nothing heavy is imported here: a student's `fourbit --help` loads this module where no grading tool is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from fourbit.errors import FourbitError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PANEL = "Teach"
+
+Course = Annotated[
+    Path, typer.Option("--course", "-c", help="The course folder, which holds nbgrader_config.py.", show_default="here")
+]
+Jobs = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Submissions graded at the same time.", show_default="cores")
+]
+
+
+class ToolsError(FourbitError):
+    """The grading tools are not installed, or do not work on this system."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the instructor's commands to `app`."""
+    for command in (build, course, grade, demo):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def describe_sandbox() -> tuple[bool, str]:
+    """Whether submissions are isolated when graded on this machine, and by what, for `fourbit doctor`."""
+    from autograder.jail import JailMode, describe
+
+    report = describe()
+    return report.mode is not JailMode.PLAIN, " ".join(report.details)
+
+
+def build(
+    labs: Annotated[
+        list[str] | None, typer.Argument(metavar="[LAB]...", help="Names or numbers; all labs without.")
+    ] = None,
+    seed_file: Annotated[
+        Path | None, typer.Option(help="File with a secret line: the hidden exam's cases are drawn from it.")
+    ] = None,
+) -> None:
+    """Build labs from solutions/: the student's in labs/, the instructor's and the hidden exam in build/.
+
+    A notebook that somebody has worked in is never overwritten.
+    """
+    with grading_tools():
+        from autograder.builder import build_all, find_seed
+
+        console = Console()
+        root = find_sources()
+        seed = find_seed(root / "build", seed_file)
+        with console.status("Building: every reference and every mistake runs on every case"):
+            reports = build_all(root, lab_names(root, labs), seed=seed)
+        for report in reports:
+            changed = sum(file.action in ("created", "updated") for file in report.files)
+            console.print(
+                f"[bold]{report.lab}[/]  {len(report.exercises)} exercises, {report.points:g} points, "
+                f"{report.cells} cells; {changed or 'no'} files written"
+            )
+            for file in report.kept:
+                console.print(f"  {file}", markup=False, soft_wrap=True)
+        if seed.public:
+            console.print("Hidden cases come from the public seed; for a course that counts, give --seed-file.", style="dim")
+
+
+def course(
+    folder: Annotated[Path, typer.Argument(help="The course folder to make or to bring up to date.")],
+    labs: Annotated[
+        list[str] | None, typer.Argument(metavar="[LAB]...", help="Names or numbers; all labs without.")
+    ] = None,
+    course_id: Annotated[str, typer.Option(help="nbgrader's name of the course.")] = "fourbit",
+) -> None:
+    """Make a course folder for nbgrader, formgrader and `fourbit grade`, with the labs that were built."""
+    with grading_tools():
+        from autograder.course import create_course
+
+        root = find_sources()
+        report = create_course(folder, lab_names(root, labs), build=root / "build", course_id=course_id)
+        console = Console()
+        console.print(f"{report.path} holds {', '.join(report.labs)}.", soft_wrap=True, markup=False)
+        console.print(f"Put what students hand in under {report.path / 'submitted'}/STUDENT/LAB/, then:", soft_wrap=True)
+        console.print(f"  fourbit grade {report.labs[0]} --course {report.path}", soft_wrap=True, markup=False)
+
+
+def find_sources() -> Path:
+    """The checkout that the labs are built in: the working directory's, else the one this package lies in.
+
+    Raises:
+        ToolsError: when neither has a folder solutions/.
+    """
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents, Path(__file__).resolve().parents[1]):
+        if (folder / "solutions").is_dir():
+            return folder
+    raise ToolsError(f"no folder solutions/ at {here} or above; change into a clone of the course")
+
+
+def lab_names(root: Path, wanted: list[str] | None) -> list[str]:
+    """The labs that `wanted` names, by number or name; all that have a source where it names none."""
+    from autograder.builder import lab_names as sources
+
+    found = sources(root)
+    if not wanted:
+        return found
+    names = []
+    for what in wanted:
+        number = f"{int(what):02d}-" if what.isdecimal() else what
+        matches = [name for name in found if name == what or (what.isdecimal() and name.startswith(number))]
+        if len(matches) != 1:
+            raise ToolsError(f"no lab {what!r} in {root / 'solutions'}; there are {', '.join(found)}")
+        names += matches
+    return names
+
+
+@contextmanager
+def grading_tools(*, linux: bool = False) -> Iterator[None]:
+    """Say what to install when an instructor's package is missing, and that grading needs Linux where `linux` is set.
+
+    Raises:
+        ToolsError: in either case.
+    """
+    if linux and sys.platform != "linux":
+        raise ToolsError(
+            "grading needs Linux, whose kernel isolates submissions. Use a Linux machine, a virtual machine or WSL 2; "
+            "labs, `fourbit check` and `fourbit build` work here."
+        )
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("autograder", "fourbit"):
+            raise
+        raise ToolsError(
+            f"the grading tools are not installed (no module {error.name!r}). "
+            '`make demo` installs them, and so does pip install -e ".[grade]" in the clone.'
+        ) from None

@@ -1,0 +1,243 @@
+"""One question to a process that may be hostile, and what comes back before the deadline: reply, outputs, or its end."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire
+from autograder.engine.outcome import STATUSES, Status
+from autograder.jail import Limits, processes
+
+_GRACE_SECONDS = 1.5
+_TICK_SECONDS = 0.25
+_READ = 2**16
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process that holds a notebook's state; ``handle`` is its pidfd, ``line`` the connection to it."""
+
+    pid: int
+    handle: int
+    line: Wire
+
+    def wait(self, deadline: float) -> bool:
+        """Wait until the process has ended; False when the deadline passes first."""
+        poll = select.poll()
+        poll.register(self.handle, select.POLLIN)
+        return bool(poll.poll(max(0, (deadline - time.monotonic()) * 1000)))
+
+    def close(self) -> None:
+        self.line.close()
+        with contextlib.suppress(OSError):
+            os.close(self.handle)
+
+
+@dataclass
+class Pipes:
+    """The reading ends of what the jail's processes have as file descriptors 1 and 2."""
+
+    descriptors: dict[int, str]
+    _decoders: dict[int, Any] = field(default_factory=dict)
+
+    @classmethod
+    def replacing_output(cls) -> Pipes:
+        """Give this process and all it forks new pipes as standard output and error, and no input."""
+        found = {}
+        for target, name in ((1, "stdout"), (2, "stderr")):
+            reading, writing = os.pipe()
+            os.set_blocking(reading, False)
+            os.dup2(writing, target, inheritable=True)
+            os.close(writing)
+            found[reading] = name
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(nothing, 0, inheritable=True)
+        os.close(nothing)
+        return cls(found)
+
+    def read(self, descriptor: int) -> tuple[str, str]:
+        """(stream name, text) of what has arrived, at most 64 KiB; the text may be empty."""
+        make = codecs.getincrementaldecoder("utf-8")
+        decoder = self._decoders.setdefault(descriptor, make("replace"))
+        try:
+            return self.descriptors[descriptor], decoder.decode(os.read(descriptor, _READ))
+        except BlockingIOError:
+            return self.descriptors[descriptor], ""
+
+    def drain_text(self) -> str:
+        return "".join(self.read(descriptor)[1] for descriptor in self.descriptors)
+
+    def wait_for(self, wire: Wire) -> None:
+        """Wait for the grader; what background processes print meanwhile belongs to no cell and is dropped."""
+        poll = select.poll()
+        for descriptor in (wire.fileno(), *self.descriptors):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(1000)}
+            for descriptor in ready & self.descriptors.keys():
+                self.read(descriptor)
+            processes.reap()
+            if wire.fileno() in ready:
+                return
+
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """``alive``: the process answered and goes on. ``cause`` is why it was ended, when the guard did that."""
+
+    alive: bool
+    status: Status
+    message: str = ""
+    payload: bytes = b""
+    cause: str = ""
+
+    def with_code(self, code: int | None, limits: Limits) -> Ending:
+        """The same with the message made from the exit code, for a process that ended by itself."""
+        if self.cause:
+            return self
+        if code == -signal.SIGXCPU:
+            return replace(self, status="timeout", message=f"stopped: used more than {limits.cpu_seconds} s of CPU time")
+        if code is None:
+            return self
+        if code >= 0:
+            return replace(self, message=f"the process ended itself with exit code {code} (os._exit or the like)")
+        name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)
+        more = ": by the submission itself, or by the system for want of memory" if code == -signal.SIGKILL else ""
+        return replace(self, message=f"the process was ended by {name}{more}")
+
+
+@dataclass
+class Exchange:
+    """One request to ``member`` and the relay of its outputs to ``wire`` within ``budget`` bytes.
+
+    ``deadline`` is a ``time.monotonic()`` value. ``interrupt``: a KeyboardInterrupt is tried first.
+    """
+
+    member: Member
+    wire: Wire
+    pipes: Pipes
+    limits: Limits
+    deadline: float
+    budget: int
+    interrupt: bool
+    sent: int = 0
+    _cut: bool = False
+    _interrupted: bool = False
+    _next_look: float = 0.0
+    _own_memory: int = 0
+
+    def run(self, header: dict[str, Any], body: bytes) -> Ending:
+        """Ask, relay, and return how it ended; the member is not killed here."""
+        self._start = time.monotonic()
+        try:
+            self.member.line.send(header, body, deadline=self.deadline)
+            return self._answer()
+        except DeadlineError:
+            return Ending(False, "timeout", self._late(), cause="deadline")
+        except HungUp:
+            self._last_words()
+            return Ending(False, "crashed", "the process ended")
+        except ProtocolError as error:
+            return Ending(False, "crashed", f"stopped: the process sent what is no answer ({error})", cause="protocol")
+
+    def _answer(self) -> Ending:
+        poll = select.poll()
+        for descriptor in (self.member.line.fileno(), self.member.handle, *self.pipes.descriptors):
+            poll.register(descriptor, select.POLLIN)
+        while True:
+            now = time.monotonic()
+            if now >= self.deadline and not self._give_notice():
+                raise DeadlineError
+            wait = max(0.0, min(self.deadline - now, _TICK_SECONDS))
+            ready = {descriptor for descriptor, _ in poll.poll(wait * 1000 + 1)}
+            for descriptor in ready & self.pipes.descriptors.keys():
+                self._relay_text(descriptor)
+            if self.member.line.fileno() in ready and (reply := self._take_frames()):
+                return self._ending(reply)
+            elif self.member.handle in ready:
+                raise HungUp
+            if used := self._memory_above_limit():
+                return Ending(False, "out of memory", used, cause="memory")
+
+    def _take_frames(self) -> Frame | None:
+        for frame in self.member.line.receive_ready():
+            if frame.header.get("say") == "done":
+                return frame
+            if frame.header.get("say") == "output":
+                for descriptor in self.pipes.descriptors:
+                    self._relay_text(descriptor)
+                self._relay(frame.body)
+        return None
+
+    def _ending(self, reply: Frame) -> Ending:
+        for descriptor in self.pipes.descriptors:
+            while self._relay_text(descriptor):
+                pass
+        said = reply.header.get("status")
+        status: Status = said if isinstance(said, str) and said in STATUSES else "error"  # type: ignore[assignment]
+        message = str(reply.header.get("message", ""))[:4000]
+        if self._interrupted:
+            return Ending(True, "timeout", self._late())
+        if self._cut and status == "ok" and self.interrupt:
+            return Ending(True, "output limit", f"the output was cut after {self.budget} bytes; the cell ran to its end")
+        return Ending(True, status, message, reply.body if status == "ok" else b"")
+
+    def _give_notice(self) -> bool:
+        """At the deadline: interrupt once and allow a little more time."""
+        if not self.interrupt or self._interrupted:
+            return False
+        self._interrupted = True
+        self.deadline = time.monotonic() + _GRACE_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.member.pid, signal.SIGINT)
+        return True
+
+    def _late(self) -> str:
+        seconds = time.monotonic() - self._start
+        return f"stopped: still running after {seconds:.3g} s"
+
+    def _last_words(self) -> None:
+        with contextlib.suppress(HungUp, ProtocolError):
+            while self._take_frames() is None and self.member.line.has_more():
+                pass
+        for descriptor in self.pipes.descriptors:
+            while self._relay_text(descriptor):
+                pass
+
+    def _relay_text(self, descriptor: int) -> bool:
+        name, text = self.pipes.read(descriptor)
+        if text:
+            self._relay(json.dumps({"output_type": "stream", "name": name, "text": text}).encode())
+        return bool(text) and not self._cut
+
+    def _relay(self, data: bytes) -> None:
+        if self.sent + len(data) > self.budget:
+            self._cut = True
+            return
+        self.sent += len(data)
+        self.wire.send({"say": "output"}, data)
+
+    def _memory_above_limit(self) -> str:
+        """Empty, or the sentence that says how much all processes of the jail hold together."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return ""
+        self._next_look = now + _TICK_SECONDS
+        pids = processes.descendants(os.getpid())
+        if len(pids) <= 1 or processes.memory_of(pids) < self.limits.memory_bytes:
+            return ""
+        held = processes.proportional_memory_of(pids)
+        limit = self.limits.memory_bytes
+        return f"stopped: all processes together used more than {limit / 2**30:.3g} GiB" if held > limit else ""

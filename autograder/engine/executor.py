@@ -1,0 +1,223 @@
+"""The process that holds a notebook's state: runs cells and session calls, and forks itself when the guard asks.
+
+After the first cell its interpreter may be in any condition a submission likes to leave it in, so the guard and the grader
+believe nothing that comes from here; it can harm only its own score.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from autograder.engine.frames import Frame, HungUp, Wire
+from autograder.engine.outcome import CellOutcome, Output, OutputList, Status
+from autograder.engine.shell import Shell
+from autograder.jail import libc, seccomp
+
+Handler = Callable[[dict[str, Any], dict[str, Any], bytes], bytes]
+
+_MESSAGE_CHARACTERS = 2000
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
+
+
+class Executor:
+    """One notebook's state. ``handlers``: session handlers imported before any code of a submission ran."""
+
+    def __init__(self, shell: Shell, handlers: dict[str, Handler], *, shielded: bool = True) -> None:
+        self.shell, self.handlers, self.shielded = shell, handlers, shielded
+        self._forked: list[int] = []
+        self._handler: tuple[Handler, dict[str, Any]] | None = None
+        self._budget = 0
+        self._line: Wire
+
+    def run_prefix(self, source: str, budget: int) -> CellOutcome:
+        """Run a trusted cell in this very process and collect its outputs."""
+        collected = OutputList(budget)
+        self.shell.stage.emit = lambda output: collected.add(_encode(output))
+        start = time.monotonic()
+        status, message = self._execute(source)
+        return CellOutcome(status, tuple(collected.items), time.monotonic() - start, message)
+
+    def serve(self, line: Wire, seed: int | None = None) -> None:
+        """Answer the guard for ever; never returns."""
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._attach(line)
+            if seed is not None:
+                _seed(seed)
+            while True:
+                frame = self._line.receive_with_descriptors()
+                self._reap()
+                getattr(self, f"_do_{frame.header['do']}")(frame)
+        except (HungUp, OSError):
+            os._exit(0)
+        except BaseException as error:
+            with contextlib.suppress(BaseException):
+                os.write(2, f"{type(error).__name__}: {error}\n".encode())
+            os._exit(1)
+
+    def _attach(self, line: Wire) -> None:
+        self._line = line
+        self.shell.stage.emit = self._emit
+        os.setsid()
+        line.send({"hello": os.getpid()})
+
+    def _emit(self, output: Output) -> None:
+        """Send one output, unless the cell has sent more than its share: the guard would drop it anyway."""
+        if self._budget <= 0:
+            return
+        data = _encode(output)
+        self._budget = 2**62 if output.get("output_type") == "clear" and False else self._budget - len(data)
+        self._line.send({"say": "output"}, data)
+
+    def _do_cell(self, frame: Frame) -> None:
+        self._budget = int(frame.header["budget"])
+        status, message = self._execute(frame.body.decode())
+        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]})
+
+    def _execute(self, source: str) -> tuple[Status, str]:
+        error: BaseException | None = None
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            result = self.shell.run_cell(source, store_history=True)
+            error = result.error_before_exec or result.error_in_exec
+            self.shell.stage.flush()
+        except BaseException as raised:
+            error = raised
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return _verdict(error)
+
+    def _do_fork(self, frame: Frame) -> None:
+        (descriptor,) = frame.descriptors
+        if not frame.header["always"] and _threads() > 1:
+            os.close(descriptor)
+            self._line.send({"say": "no fork", "why": "threads of the notebook are running"})
+            return
+        sys.stdout.flush()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(descriptor)
+            self._line.send({"say": "no fork", "why": str(error)})
+            return
+        if pid:
+            os.close(descriptor)
+            self._forked.append(pid)
+            return
+        self._line.close()
+        self._forked = []
+        if self.shielded:
+            seccomp.shield(frame.header["shield"])
+        self._attach(Wire(socket.socket(fileno=descriptor)))
+
+    def _do_status(self, frame: Frame) -> None:
+        """How a process that this one forked ended (the guard asks when it is gone)."""
+        code = None
+        with contextlib.suppress(ChildProcessError):
+            code = os.waitstatus_to_exitcode(os.waitpid(frame.header["pid"], 0)[1])
+        self._line.send({"say": "status", "code": code})
+
+    def _reap(self) -> None:
+        for pid in list(self._forked):
+            with contextlib.suppress(ChildProcessError):
+                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None:
+                    continue
+            if len(self._forked) > 1:  # the last one's status may still be asked for
+                self._forked.remove(pid)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+    def _do_handler(self, frame: Frame) -> None:
+        name = frame.header["handler"]
+        try:
+            handler = self.handlers.get(name) or resolve(name)
+            self._handler = handler, json.loads(frame.body)
+            self._line.send({"say": "done", "status": "ok", "message": ""})
+        except BaseException as error:
+            self._line.send({"say": "done", "status": "error", "message": f"{name}: {_describe(error)}"})
+
+    def _do_call(self, frame: Frame) -> None:
+        self._budget = int(frame.header["budget"])
+        status: Status
+        reply = b""
+        try:
+            assert self._handler is not None
+            handler, argument = self._handler
+            reply = handler(self.shell.user_ns, argument, frame.body)
+            status, message = "ok", ""
+            if not isinstance(reply, bytes):
+                raise TypeError(f"the handler returned {type(reply).__name__} instead of bytes")
+        except BaseException as error:
+            status, message = _verdict(error)
+            reply = b""
+        with contextlib.suppress(HungUp):
+            self.shell.stage.flush()
+        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]}, reply)
+
+    def _do_exit(self, frame: Frame) -> None:
+        os._exit(0)
+
+
+def resolve(name: str) -> Handler:
+    """The function that ``"package.module:function"`` names. Raises ImportError or AttributeError."""
+    module, _, function = name.partition(":")
+    handler: Handler = getattr(importlib.import_module(module), function)
+    return handler
+
+
+def _verdict(error: BaseException | None) -> tuple[Status, str]:
+    if error is None:
+        return "ok", ""
+    text = _describe(error)
+    memory = isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY)
+    return ("out of memory" if memory else "error"), text
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:
+        return f"{type(error).__name__}: (its message cannot be shown)"
+
+
+def _encode(output: Output) -> bytes:
+    try:
+        return json.dumps(output, default=str, allow_nan=False).encode()
+    except (ValueError, RecursionError, TypeError):
+        note = "(an output of this cell cannot be written as JSON)\n"
+        return json.dumps({"output_type": "stream", "name": "stderr", "text": note}).encode()
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:  # landlock mode shows no processes
+        return threading.active_count()
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    modules: Sequence[tuple[str, str]] = (("numpy", "random.seed"), ("torch", "manual_seed"))
+    for name, function in modules:
+        if name in sys.modules:
+            target: Any = sys.modules[name]
+            for part in function.split("."):
+                target = getattr(target, part)
+            target(seed % 2**32)
+
+
+def open_to_own_user() -> None:
+    """Let this process look at itself through /proc (its guard cannot be looked at)."""
+    libc.set_dumpable(True)

@@ -1,0 +1,161 @@
+"""The protocol between grader, guard and submission: frames of a small JSON header and raw bytes over a unix socket.
+
+    4 bytes header length, 4 bytes body length (big endian), header (a JSON object), body
+
+Nothing is ever unpickled. A reader trusts no length: it refuses what is above its caps before it reads it, holds at most one
+frame's bytes, and never blocks past its deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from autograder.engine.outcome import parse_json
+
+MAX_HEADER = 64 * 2**10
+MAX_BODY = 65 * 2**20
+_PREFIX = struct.Struct("!II")
+_CHUNK = 2**18
+
+
+class ProtocolError(Exception):
+    """The peer sent what is no frame, or a frame above the caps; the connection is of no more use."""
+
+
+class HungUp(Exception):
+    """The peer closed the connection."""
+
+
+class DeadlineError(Exception):
+    """The peer did not read or answer in time."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message; ``header`` is a JSON object of any content when the peer is not trusted."""
+
+    header: dict[str, Any]
+    body: bytes = b""
+    descriptors: tuple[int, ...] = ()
+
+
+@dataclass
+class Wire:
+    """One end of a connection. ``max_body`` caps the body of a frame that is read. Not thread-safe."""
+
+    socket: socket.socket
+    max_body: int = MAX_BODY
+    _buffer: bytearray = field(default_factory=bytearray)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def send(self, header: dict[str, Any], body: bytes = b"", *, deadline: float | None = None, descriptors: tuple[int, ...] = ()) -> None:
+        """Send one frame; ``deadline`` is a ``time.monotonic()`` value. Raises :class:`HungUp` or :class:`DeadlineError`."""
+        head = json.dumps(header).encode()
+        if len(head) > MAX_HEADER:
+            raise ProtocolError(f"a header of {len(head)} bytes is above the cap")
+        prefix = _PREFIX.pack(len(head), len(body))
+        try:
+            self._set_timeout(deadline)
+            if descriptors:
+                socket.send_fds(self.socket, [prefix], descriptors)
+                self.socket.sendall(head)
+            else:
+                self.socket.sendall(prefix + head)
+            if body:
+                self._set_timeout(deadline)
+                self.socket.sendall(body)
+        except TimeoutError:
+            raise DeadlineError("the peer does not read") from None
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise HungUp(str(error)) from None
+
+    def receive(self, deadline: float | None = None) -> Frame:
+        """Wait for one frame. Raises :class:`DeadlineError`, :class:`HungUp` or :class:`ProtocolError`."""
+        while (frame := self._take()) is None:
+            if deadline is not None and not readable(self.socket, deadline):
+                raise DeadlineError("no answer in time")
+            self._fill(block=True)
+        return frame
+
+    def receive_ready(self) -> list[Frame]:
+        """The frames that have arrived completely, without waiting. Raises :class:`HungUp` or :class:`ProtocolError`."""
+        hung_up = False
+        try:
+            self._fill(block=False)
+        except BlockingIOError:
+            pass
+        except HungUp:
+            hung_up = True
+        frames = []
+        while (frame := self._take()) is not None:
+            frames.append(frame)
+        if hung_up and not frames:
+            raise HungUp("the peer closed the connection")
+        return frames
+
+    def receive_with_descriptors(self) -> Frame:
+        """As :meth:`receive` for a trusted peer that may pass file descriptors along."""
+        while len(self._buffer) < _PREFIX.size:
+            data, descriptors, _, _ = socket.recv_fds(self.socket, _PREFIX.size - len(self._buffer), 8)
+            if not data:
+                raise HungUp("the peer closed the connection")
+            self._buffer += data
+            if descriptors:
+                frame = self.receive()
+                return Frame(frame.header, frame.body, tuple(descriptors))
+        return self.receive()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+    def _set_timeout(self, deadline: float | None) -> None:
+        self.socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+
+    def _fill(self, *, block: bool) -> None:
+        self.socket.settimeout(None if block else 0.0)
+        try:
+            data = self.socket.recv(_CHUNK)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise HungUp("the peer closed the connection")
+        self._buffer += data
+
+    def _take(self) -> Frame | None:
+        if len(self._buffer) < _PREFIX.size:
+            return None
+        head, body = _PREFIX.unpack_from(self._buffer)
+        if head > MAX_HEADER or body > self.max_body:
+            raise ProtocolError(f"a frame of {head} + {body} bytes is above the cap")
+        end = _PREFIX.size + head + body
+        if len(self._buffer) < end:
+            return None
+        header = parse_json(bytes(self._buffer[_PREFIX.size : _PREFIX.size + head]))
+        if not isinstance(header, dict):
+            raise ProtocolError("the header is no JSON object")
+        content = bytes(memoryview(self._buffer)[_PREFIX.size + head : end])
+        del self._buffer[:end]
+        return Frame(header, content)
+
+
+def readable(channel: socket.socket, deadline: float) -> bool:
+    """Wait until there is something to read (or the end); False when ``deadline`` (``time.monotonic()``) passes first."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    return bool(poll.poll(max(0, (deadline - time.monotonic()) * 1000)))
+
+
+def pair() -> tuple[Wire, Wire]:
+    """Two connected ends."""
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return Wire(left), Wire(right)

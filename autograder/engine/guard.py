@@ -1,0 +1,256 @@
+"""Inside the jail, between the grader and a submission: keeps deadlines, restore points and budgets.
+
+The guard is the first process in the jail (nothing in there can signal or trace it) and never runs a line of a submission.
+A *member* is a process that holds a notebook's state: the live one, the one before it while a cell is on trial (the restore
+point), and for every session a template with the process that answers its calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from autograder.engine.exchange import Ending, Exchange, Member, Pipes
+from autograder.engine.executor import Executor
+from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, pair, readable
+from autograder.jail import JailPolicy, Limits, confine, processes
+
+_FORK_SECONDS = 20.0
+_NOTEBOOK_OUTPUTS = 8
+_CALL_OUTPUT = 64 * 2**10
+
+
+@dataclass
+class _Session:
+    template: Member
+    worker: Member | None = None
+
+
+@dataclass
+class Guard:
+    """The guard's loop; see :func:`run`."""
+
+    wire: Wire
+    limits: Limits
+    pipes: Pipes
+    live: Member | None
+    sessions: dict[int, _Session] = field(default_factory=dict)
+    spare: Member | None = None
+    _left: int = 0
+
+    def serve(self) -> NoReturn:
+        """Answer the grader until it hangs up."""
+        self._left = _NOTEBOOK_OUTPUTS * self.limits.output_bytes
+        answers: dict[Any, Callable[[Frame], None]] = {
+            "cell": self._cell, "session": self._open, "call": self._call, "close": self._close,
+        }  # fmt: skip
+        while True:
+            self.pipes.wait_for(self.wire)
+            frame = self.wire.receive()
+            answers[frame.header["do"]](frame)
+            processes.reap()
+
+    def _cell(self, frame: Frame) -> None:
+        deadline = time.monotonic() + frame.header["seconds"]
+        if self.live is None:
+            self._done("crashed", "the notebook's process had ended in an earlier cell", kept=False)
+            return
+        before = self.live
+        trial = self._fork(before) if frame.header["checkpoint"] else None
+        self.spare, self.live = (before, trial) if trial else (None, before)
+        budget = min(self.limits.output_bytes, self._left)
+        exchange = self._exchange(self.live, deadline, budget, interrupt=True)
+        ending = exchange.run({"do": "cell", "budget": budget}, frame.body)
+        self._left -= min(self._left, exchange.sent)
+        if ending.alive:
+            self._release_spare()
+        else:
+            ending = self._restore(ending)
+        self._done(ending.status, ending.message, kept=ending.alive)
+
+    def _exchange(self, member: Member, deadline: float, budget: int, *, interrupt: bool) -> Exchange:
+        return Exchange(member, self.wire, self.pipes, self.limits, deadline, budget, interrupt)
+
+    def _release_spare(self) -> None:
+        if self.spare is not None:
+            with contextlib.suppress(HungUp, DeadlineError, ProtocolError):
+                self.spare.line.send({"do": "exit"}, deadline=time.monotonic() + 1)
+            self.spare.close()
+            self.spare = None
+
+    def _restore(self, ending: Ending) -> Ending:
+        """The live member is to go: bring back the one before it, if there is one."""
+        assert self.live is not None
+        ending = ending.with_code(self._remove(self.live, self.spare), self.limits)
+        self.live, self.spare = self.spare, None
+        return ending
+
+    def _remove(self, member: Member, parent: Member | None) -> int | None:
+        """End a member and all strays; its exit code, where it can be known."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member.pid, signal.SIGKILL)
+        readable_soon = time.monotonic() + 5
+        member.wait(readable_soon)
+        code = self._code(member, parent)
+        kept = [m.pid for m in self._members() if m is not member]
+        processes.kill_descendants(os.getpid(), spare=kept)
+        member.close()
+        return code
+
+    def _code(self, member: Member, parent: Member | None) -> int | None:
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(member.pid, os.WNOHANG)[1])
+        except ChildProcessError:
+            pass
+        if parent is None:
+            return None
+        try:
+            deadline = time.monotonic() + 2
+            parent.line.send({"do": "status", "pid": member.pid}, deadline=deadline)
+            code = parent.line.receive(deadline).header.get("code")
+            return code if type(code) is int else None
+        except (HungUp, DeadlineError, ProtocolError):
+            return None
+
+    def _members(self) -> list[Member]:
+        members = [self.live, self.spare]
+        for session in self.sessions.values():
+            members += [session.template, session.worker]
+        return [member for member in members if member is not None]
+
+    def _fork(self, parent: Member, *, always: bool = False) -> Member | None:
+        """A copy of ``parent``, or None where it cannot fork (threads of the notebook are running, no room)."""
+        ours, theirs = pair()
+        ours.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        shield = [os.getpid(), *(member.pid for member in self._members())]
+        deadline = time.monotonic() + _FORK_SECONDS
+        try:
+            request = {"do": "fork", "always": always, "shield": shield}
+            parent.line.send(request, deadline=deadline, descriptors=(theirs.fileno(),))
+        except (HungUp, DeadlineError):
+            ours.close()
+            return None
+        finally:
+            theirs.close()
+        return meet(ours, parent, deadline)
+
+    def _open(self, frame: Frame) -> None:
+        number, seconds = frame.header["session"], frame.header["seconds"]
+        template = self._fork(self.live, always=True) if self.live else None
+        if template is None:
+            self._done("crashed", "the notebook's process has ended, or its process limit is used up", kept=False)
+            return
+        self.sessions[number] = _Session(template)
+        exchange = self._exchange(template, time.monotonic() + seconds, 0, interrupt=False)
+        ending = exchange.run({"do": "handler", "handler": frame.header["handler"]}, frame.body)
+        if not ending.alive or ending.status != "ok":
+            self._close(frame, answer=False)
+        self._done(ending.status, ending.message, kept=False)
+
+    def _call(self, frame: Frame) -> None:
+        deadline = time.monotonic() + frame.header["seconds"]
+        session = self.sessions.get(frame.header["session"])
+        if session is None:
+            self._done("crashed", "the session could not be opened", kept=False)
+            return
+        if session.worker is None:
+            session.worker = self._fork(session.template, always=True)
+        if session.worker is None:
+            self._done("crashed", "no process could be forked for the call", kept=False)
+            return
+        exchange = self._exchange(session.worker, deadline, _CALL_OUTPUT, interrupt=False)
+        ending = exchange.run({"do": "call", "budget": _CALL_OUTPUT}, frame.body)
+        if not ending.alive:
+            ending = ending.with_code(self._remove(session.worker, session.template), self.limits)
+            session.worker = None
+        self._done(ending.status, ending.message, kept=ending.alive, body=ending.payload)
+
+    def _close(self, frame: Frame, *, answer: bool = True) -> None:
+        session = self.sessions.pop(frame.header["session"], None)
+        for member in (session.worker, session.template) if session else ():
+            if member is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member.pid, signal.SIGKILL)
+                member.close()
+        if answer:
+            self._done("ok", "", kept=True)
+
+    def _done(self, status: str, message: str, *, kept: bool, body: bytes = b"") -> None:
+        self.wire.send({"say": "done", "status": status, "message": message, "kept": kept}, body)
+
+
+def meet(line: Wire, parent: Member | None, deadline: float) -> Member | None:
+    """Wait for a forked process to say hello on ``line``; its process id comes from the kernel, not from itself."""
+    while time.monotonic() < deadline:
+        if readable(line.socket, min(deadline, time.monotonic() + 0.2)):
+            line.socket.settimeout(None)
+            data, ancillary, _, _ = line.socket.recvmsg(8, socket.CMSG_SPACE(12))
+            if not data or not ancillary:
+                break
+            pid = struct.unpack("3i", ancillary[0][2])[0]
+            line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+            line.keep(data)
+            with contextlib.suppress(ProcessLookupError, HungUp, DeadlineError, ProtocolError):
+                line.receive(deadline)
+                return Member(pid, os.pidfd_open(pid), line)
+            break
+        if parent is not None and readable(parent.line.socket, time.monotonic()):
+            with contextlib.suppress(HungUp, ProtocolError):
+                parent.line.receive_ready()
+            break
+    line.close()
+    return None
+
+
+def run(wire: Wire, policy: JailPolicy, executor: Executor, guards: tuple[int, ...]) -> NoReturn:
+    """In the jail's first process: put the files in place, fork the notebook's process, serve. Never returns.
+
+    ``guards``: process ids outside that the submission could otherwise reach (without a process table of its own).
+    """
+    try:
+        frame = wire.receive(time.monotonic() + _FORK_SECONDS)
+        write_files(frame)
+        pipes = Pipes.replacing_output()
+        ours, theirs = pair()
+        ours.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+            score.write("800")  # when the machine runs out of memory, a submission goes before the grader
+        guard_pid = os.getpid()
+        if os.fork() == 0:
+            wire.close()
+            ours.close()
+            pipes.close()
+            confine(policy, (guard_pid, *guards))
+            executor.serve(theirs, frame.header["seed"])
+        theirs.close()
+        live = meet(ours, None, time.monotonic() + _FORK_SECONDS)
+        if live is None:
+            wire.send({"say": "refused", "message": pipes.drain_text() or "the notebook's process did not start"})
+            os._exit(1)
+        wire.send({"say": "ready"})
+        Guard(wire, policy.limits, pipes, live).serve()
+    except BaseException as error:
+        with contextlib.suppress(BaseException):
+            wire.send({"say": "refused", "message": f"{type(error).__name__}: {error}"}, deadline=time.monotonic() + 1)
+        os._exit(0 if isinstance(error, HungUp) else 1)
+
+
+def write_files(frame: Frame, folder: str = ".") -> None:
+    """Write the files of a frame (``header["files"]`` = [[relative path, size], ...], contents joined in the body)."""
+    start = 0
+    for name, size in frame.header["files"]:
+        parts = name.split("/")
+        if name.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in name:
+            raise ProtocolError(f"{name!r} is no relative path of a file")
+        place = os.path.join(folder, *parts)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "wb") as file:
+            file.write(frame.body[start : start + size])
+        start += size

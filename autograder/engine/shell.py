@@ -1,0 +1,215 @@
+"""An IPython shell without a terminal, a kernel or a thread: what a cell shows becomes notebook outputs, one by one.
+
+The shell and its streams are made once, in the zygote; a forked process only changes where the outputs go.
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import getpass
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import StdinNotImplementedError
+from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
+from traitlets.config import Config
+
+from autograder.engine.outcome import Output
+
+Emit = Callable[[Output], None]
+
+
+class Stage:
+    """Where outputs go. The prefix image collects them in a list, a runner sends them to its guard."""
+
+    def __init__(self) -> None:
+        self.emit: Emit = lambda output: None
+        self.streams: tuple[Stream, ...] = ()
+
+    def show(self, output: Output) -> None:
+        """Send one output, after all text that was printed before it."""
+        self.flush()
+        self.emit(output)
+
+    def flush(self, besides: Stream | None = None) -> None:
+        for stream in self.streams:
+            if stream is not besides:
+                stream.flush()
+
+
+class Stream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr``: text becomes stream outputs, in order with what is displayed."""
+
+    _HELD_CHARACTERS = 8192
+    _HELD_SECONDS = 0.02
+
+    def __init__(self, stage: Stage, name: str, descriptor: int) -> None:
+        self._stage, self._descriptor, self._held, self._size, self._sent = stage, descriptor, [""], 0, 0.0
+        self.name = f"<{name}>"
+        self._kind = name
+        self.buffer = _Bytes(self, descriptor)
+
+    encoding = "utf-8"  # type: ignore[assignment]
+    errors = "replace"  # type: ignore[assignment]
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._stage.flush(besides=self)
+        for start in range(0, len(text), 2**16):
+            self._held.append(text[start : start + 2**16])
+            self._size += len(self._held[-1])
+            # What is printed rarely goes out at once: a process that is killed next has still said it.
+            if self._size >= self._HELD_CHARACTERS or time.monotonic() - self._sent > self._HELD_SECONDS:
+                self.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        if self._size:
+            text = "".join(self._held)
+            self._held, self._size, self._sent = [], 0, time.monotonic()
+            self._stage.emit({"output_type": "stream", "name": self._kind, "text": text})
+
+
+class _Bytes(io.RawIOBase):
+    """``sys.stdout.buffer``."""
+
+    def __init__(self, stream: Stream, descriptor: int) -> None:
+        self._stream, self._descriptor = stream, descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        self._stream.write(content.decode("utf-8", "replace"))
+        return len(content)
+
+
+class _Hook(DisplayHook):  # type: ignore[misc]
+    """A cell's value becomes an ``execute_result``."""
+
+    def write_output_prompt(self) -> None:
+        pass
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        output = {"output_type": "execute_result", "execution_count": self.prompt_count}
+        self.shell.stage.show({**output, "data": _as_text(format_dict), "metadata": md_dict or {}})
+
+    def finish_displayhook(self) -> None:
+        self._is_active = False
+
+
+class _Publisher(DisplayPublisher):  # type: ignore[misc]
+    """``display(...)`` and figures become ``display_data``."""
+
+    def publish(
+        self, data: dict[str, Any], metadata: dict[str, Any] | None = None, *positional: object,
+        transient: dict[str, Any] | None = None, update: bool = False, **others: object,
+    ) -> None:  # fmt: skip
+        kind = "update_display_data" if update else "display_data"
+        output: Output = {"output_type": kind, "data": _as_text(data), "metadata": metadata or {}}
+        if transient and "display_id" in transient:
+            output["display_id"] = str(transient["display_id"])
+        self.shell.stage.show(output)
+
+    def clear_output(self, wait: bool = False) -> None:
+        self.shell.stage.show({"output_type": "clear", "wait": bool(wait)})
+
+
+def _as_text(bundle: dict[str, Any]) -> dict[str, Any]:
+    """Images as base64 text, as notebooks hold them."""
+    return {
+        str(mime): base64.b64encode(value).decode() if isinstance(value, bytes) else value for mime, value in bundle.items()
+    }
+
+
+class Shell(InteractiveShell):  # type: ignore[misc]
+    """The shell in which cells run; ``stage`` receives the outputs."""
+
+    stage: Stage
+
+    def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
+        try:
+            value = str(evalue)
+        except BaseException:
+            value = "(its message cannot be shown)"
+        name = str(getattr(etype, "__name__", etype))
+        self.stage.show({"output_type": "error", "ename": name, "evalue": value, "traceback": [str(line) for line in stb]})
+
+    def system(self, cmd: str) -> None:
+        """``!command``: its output goes where the cell's output goes."""
+        self.stage.flush()
+        done = subprocess.run(self.var_expand(cmd, depth=1), shell=True, stdin=subprocess.DEVNULL, check=False)
+        self.user_ns["_exit_code"] = done.returncode
+
+    system_piped = system_raw = system
+
+    def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> Any:
+        """``lines = !command``."""
+        from IPython.utils.text import LSString, SList
+
+        command = self.var_expand(cmd, depth=depth + 1)
+        done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        return SList(done.stdout.splitlines()) if split else LSString(done.stdout.rstrip("\n"))
+
+    def ask_exit(self) -> None:
+        print("exit() ends nothing here: the notebook goes on with its next cell.", file=sys.stderr)
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        pass
+
+    def init_display_formatter(self) -> None:
+        super().init_display_formatter()
+        self.display_formatter.active_types = self.display_formatter.format_types
+
+
+InteractiveShellABC.register(Shell)
+
+
+def make_shell(folder: str) -> Shell:
+    """The one shell of this process; replaces ``sys.stdout``, ``sys.stderr`` and ``input``. ``folder`` holds its profile."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryManager.hist_file = ":memory:"
+    config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.show_rewritten_input = False
+    config.InteractiveShell.ast_node_interactivity = "last_expr"
+    os.environ["IPYTHONDIR"] = folder
+    Shell.displayhook_class = _Hook
+    Shell.display_pub_class = _Publisher
+    shell = Shell.instance(config=config, ipython_dir=folder)
+    shell.db = {}  # what magics remember (%cd, %store) lives as long as the process
+    stage = Stage()
+    stage.streams = (Stream(stage, "stdout", 1), Stream(stage, "stderr", 2))
+    shell.stage = stage
+    sys.stdout, sys.stderr = stage.streams  # type: ignore[assignment]
+    builtins.input = _no_input
+    getpass.getpass = _no_input
+    return shell
+
+
+def _no_input(prompt: object = "", stream: object = None) -> NoReturn:
+    raise StdinNotImplementedError(
+        "input() was called, but nobody is there to answer while a notebook is graded. Assign the value in the cell instead."
+    )

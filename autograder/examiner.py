@@ -1,0 +1,254 @@
+"""Running a rebuilt notebook and finding out what each of its graded cells earns.
+
+A Fourbit question is examined by data: the hidden inputs go to the student's process, the replies come back as
+bytes, and the judging happens here, outside. A plain nbgrader test cell runs in the student's process, which
+its record says. Every cell of the student's runs behind a checkpoint, so what it breaks costs its own question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autograder import exams
+from autograder.engine import CellOutcome, Runner
+from autograder.ingest import Ingested, RebuiltCell
+from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain, text_hash
+from autograder.scoring import Score, probe, score_cell
+from autograder.template import NotebookTemplate, TemplateCell
+
+_STOPS: dict[str, Status] = {"timeout": "timeout", "crashed": "crashed", "out of memory": "out of memory"}
+# A hidden call that is a little slower on the grader than at home is still right.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One notebook after grading: what each question earned, and what each cell displayed, by position."""
+
+    questions: tuple[QuestionRecord, ...]
+    outputs: Mapping[int, Sequence[Mapping[str, Any]]]
+    seconds: float = 0.0
+
+
+@dataclass
+class _Run:
+    """The state of one notebook's run."""
+
+    runner: Runner
+    exam: exams.Pack | None
+    outcomes: dict[int, CellOutcome] = field(default_factory=dict)
+    outputs: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    questions: list[QuestionRecord] = field(default_factory=list)
+
+
+def examine(
+    ingested: Ingested, runner: Runner, exam: exams.Pack | None, prefix: Mapping[int, CellOutcome] | None = None
+) -> Examined:
+    """Run `ingested` in `runner` and judge it; never raises for what the student wrote.
+
+    Args:
+        exam: the hidden exam of this lab, or None in a course of plain test cells.
+        prefix: outcomes of cells that the runner's state already includes, by position in the template.
+    """
+    started = time.monotonic()
+    run = _Run(runner, exam)
+    place = -1
+    for position, cell in enumerate(ingested.cells):
+        place += cell.cell is not None
+        if prefix and cell.cell is not None and place in prefix:
+            run.outcomes[position] = prefix[place]
+            run.outputs[position] = prefix[place].outputs
+        elif cell.cell is not None and cell.cell.role in ("test", "manual", "task"):
+            run.questions.append(_question(run, ingested, position, cell.cell))
+        elif cell.runs:
+            _execute(run, position, cell)
+    return Examined(tuple(run.questions), run.outputs, time.monotonic() - started)
+
+
+def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
+    """Return the questions of a notebook that could not be graded: no points, and the reason."""
+    return tuple(
+        QuestionRecord(template.name, cell.grade_id, status, 0.0, cell.points, "not run", plain(why))
+        for cell in template.graded
+    )
+
+
+def check_name(cell: TemplateCell) -> str:
+    """Return the exercise that a Fourbit check cell examines; "" for any other cell."""
+    if cell.role != "test" or cell.fourbit.get("role") != "check":
+        return ""
+    return str(cell.fourbit.get("exercise", ""))
+
+
+def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
+    outcome = run.runner.run_cell(cell.source, checkpoint=cell.origin != "template")
+    run.outcomes[position] = outcome
+    run.outputs[position] = outcome.outputs
+    return outcome
+
+
+def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell) -> QuestionRecord:
+    answers = _answers(ingested.cells, position, cell)
+    exercise = check_name(cell)
+    if cell.role != "test":
+        question = _by_hand(run, ingested, position, cell)
+    elif exercise and run.exam is not None:
+        question = _by_data(run, ingested.name, position, cell, exercise)
+    else:
+        question = _in_process(run, ingested.name, position, cell)
+    return _explained(run, question, ingested.cells, answers)
+
+
+def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exercise: str) -> QuestionRecord:
+    """Examine the exercise from outside: inputs in, replies out, judged here."""
+    assert run.exam is not None
+    started = time.monotonic()
+    packed = run.exam[exercise]
+    limit = packed.seconds * _PATIENCE
+    argument = {"entry": packed.entry, "seconds": limit}
+    with run.runner.session("autograder.exams:answer", argument, limit + 2.0) as session:
+
+        def call(payload: bytes) -> exams.Outcome:
+            reply = session.call(payload)
+            return exams.outcome_of(reply.status, reply.payload)
+
+        verdict = exams.judge(packed, exams.ask(packed, call))
+    points = min(max(verdict.points, 0.0), cell.points)
+    run.outputs[position] = [_shown(verdict)]
+    return QuestionRecord(
+        notebook,
+        cell.grade_id,
+        _status(verdict.status, points, cell.points),
+        points,
+        cell.points,
+        "exam",
+        plain(verdict.message),
+        _mistake(verdict),
+        tuple(_property(finding) for finding in verdict.findings),
+        time.monotonic() - started,
+        position + 1,
+    )
+
+
+def _in_process(run: _Run, notebook: str, position: int, cell: TemplateCell) -> QuestionRecord:
+    """Run a plain test cell among the student's own objects."""
+    if cell.kind != "code":
+        return _record(notebook, position, cell, Score(0.0, "failed", "this test is no code cell"), "not run", 0.0)
+    marked = probe(cell.source)
+    outcome = run.runner.run_cell(marked.source, checkpoint=True)
+    ran = not marked.name or outcome.status not in ("ok", "output limit") or _is_set(run.runner, marked.name)
+    score = score_cell(outcome, cell.points, ran=ran, has_value=marked.has_value or not marked.name)
+    run.outcomes[position] = outcome
+    run.outputs[position] = _without_mark(outcome.outputs, marked.name)
+    return _record(notebook, position, cell, score, "in process", outcome.seconds)
+
+
+def _by_hand(run: _Run, ingested: Ingested, position: int, cell: TemplateCell) -> QuestionRecord:
+    """Leave a written answer to a human; an untouched one earns nothing, as in nbgrader."""
+    rebuilt = ingested.cells[position]
+    outcome = _execute(run, position, rebuilt) if rebuilt.runs and cell.role == "manual" else None
+    if cell.role == "manual" and not rebuilt.answered:
+        score, points = Score(0.0, "missing", "no answer"), 0.0
+    else:
+        score, points = Score(0.0, "manual", "waits for a human"), None
+    seconds = outcome.seconds if outcome else 0.0
+    return _record(ingested.name, position, cell, score, "by hand", seconds, points)
+
+
+def _record(
+    notebook: str, position: int, cell: TemplateCell, score: Score, mode: Mode, seconds: float, points: float | None = -1.0
+) -> QuestionRecord:
+    earned = score.points if points == -1.0 else points
+    return QuestionRecord(
+        notebook, cell.grade_id, score.status, earned, cell.points, mode, score.message, None, (), seconds, position + 1
+    )
+
+
+def _answers(cells: Sequence[RebuiltCell], position: int, cell: TemplateCell) -> list[int]:
+    """Return the positions of the answer cells that a graded cell is about."""
+    if cell.role == "manual":
+        return [position]
+    exercise = check_name(cell)
+    found: list[int] = []
+    for earlier in range(position - 1, -1, -1):
+        other = cells[earlier].cell
+        if exercise:
+            if other is not None and other.fourbit.get("role") == "exercise" and other.fourbit.get("exercise") == exercise:
+                return [earlier]
+        elif other is not None and other.role == "test" and found:
+            break
+        elif other is not None and other.role == "answer":
+            found.append(earlier)
+    return found[::-1]
+
+
+def _explained(
+    run: _Run, question: QuestionRecord, cells: Sequence[RebuiltCell], answers: Sequence[int]
+) -> QuestionRecord:
+    """Say what really went wrong where a question earned nothing because its answer cell never worked."""
+    digest = text_hash(cells[position].source for position in answers)
+    status, message = question.status, question.message
+    if question.points == 0.0 and question.max_points > 0 and question.mode != "by hand":
+        if answers and not any(cells[position].answered for position in answers):
+            status, message = "missing", "not answered yet"
+        else:
+            stopped = [(p, run.outcomes[p]) for p in answers if p in run.outcomes and _broke(run.outcomes[p])]
+            if stopped:
+                place, outcome = stopped[0]
+                status = _STOPS.get(outcome.status, "error")
+                message = f"the answer (cell {place + 1}) did not run: {plain(outcome.message or outcome.status, 500)}"
+    return QuestionRecord(
+        question.notebook, question.name, status, question.points, question.max_points, question.mode, message,
+        question.mistake, question.properties, question.seconds, question.cell, digest,
+    )  # fmt: skip
+
+
+def _broke(outcome: CellOutcome) -> bool:
+    return outcome.status not in ("ok", "output limit")
+
+
+def _is_set(runner: Runner, name: str) -> bool:
+    """Whether the mark of a test cell is there; the variable is removed."""
+    outcome = runner.run_cell(f"globals().pop({name!r}, False)")
+    shown = [o.get("data", {}).get("text/plain") for o in outcome.outputs if o.get("output_type") == "execute_result"]
+    return outcome.status == "ok" and shown == ["True"]
+
+
+def _without_mark(outputs: Sequence[Mapping[str, Any]], name: str) -> Sequence[Mapping[str, Any]]:
+    if not name:
+        return outputs
+    cleaned = []
+    for output in outputs:
+        if output.get("output_type") == "error" and isinstance(output.get("traceback"), list):
+            lines = [str(line).replace(f"{name} = True; ", "").replace(f"{name} = True", "") for line in output["traceback"]]
+            output = {**output, "traceback": lines}
+        cleaned.append(output)
+    return cleaned
+
+
+def _shown(verdict: exams.Verdict) -> dict[str, Any]:
+    data = {"text/plain": repr(verdict), "text/html": verdict._repr_html_()}
+    return {"output_type": "execute_result", "data": data, "metadata": {}, "execution_count": None}
+
+
+def _status(status: str, points: float, max_points: float) -> Status:
+    known: dict[str, Status] = {
+        "passed": "passed", "partly": "partly", "failed": "failed", "error": "error", "timeout": "timeout",
+        "crashed": "crashed", "out of memory": "out of memory", "missing": "missing",
+    }  # fmt: skip
+    if points and points < max_points:
+        return "partly"
+    return known.get(status, "failed")
+
+
+def _mistake(verdict: exams.Verdict) -> MistakeRecord | None:
+    named = verdict.mistake
+    return None if named is None else MistakeRecord(named.id, named.name, plain(named.why), named.link)
+
+
+def _property(finding: Any) -> PropertyRecord:
+    where = f" (case: {finding.case})" if finding.case and finding.message else ""
+    return PropertyRecord(finding.name, finding.held, plain(f"{finding.message}{where}"))

@@ -1,0 +1,98 @@
+"""Looking after a tree of processes through /proc: who is in it, what memory it uses, how to end all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+
+def descendants(root: int) -> set[int]:
+    """Process ids of all living descendants of ``root`` (zombies are not counted)."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            state, parent = _state_and_parent(int(entry))
+            if state not in ("Z", "X", ""):
+                children.setdefault(parent, []).append(int(entry))
+            elif state == "Z":
+                children.setdefault(parent, [])
+    found: set[int] = set()
+    waiting = [root]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in found:
+                found.add(child)
+                waiting.append(child)
+    return found
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return "", 0
+    state, parent = text[text.rindex(b")") + 2 :].split()[:2]  # the name in parentheses may hold anything
+    return state.decode(), int(parent)
+
+
+def kill_descendants(root: int, *, spare: Collection[int] = (), seconds: float = 5.0) -> bool:
+    """Kill every descendant of ``root`` but those in ``spare``; True when none is left.
+
+    Stopped first and killed then: a stopped process holds its place under the process limit, so a tree that forks as fast
+    as it can runs out of places instead of outrunning its hunter.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        stopped: set[int] = set()
+        while (found := descendants(root) - set(spare) - stopped) and time.monotonic() < deadline:
+            _signal(found, signal.SIGSTOP)
+            stopped |= found
+        _signal(stopped, signal.SIGKILL)
+        reap(spare=spare)
+        if not stopped:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def _signal(pids: Collection[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def reap(*, spare: Collection[int] = ()) -> None:
+    """Collect the exit status of every child that ended, except those in ``spare``, which others wait for."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in spare:
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def memory_of(pids: Collection[int]) -> int:
+    """Anonymous and shared memory in bytes, each page counted once per process that maps it (an upper bound)."""
+    return sum(_fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) for pid in pids)
+
+
+def proportional_memory_of(pids: Collection[int]) -> int:
+    """The same with shared pages divided among their users; slower, and falls back where /proc does not tell."""
+    return sum(
+        _fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or memory_of((pid,)) for pid in pids
+    )
+
+
+def _fields(path: str, names: tuple[bytes, ...]) -> int:
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
