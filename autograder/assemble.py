@@ -14,15 +14,21 @@ _ESCAPED = str.maketrans({char: "\\" + char for char in "\\`*_{}[]<>#|$"})
 
 
 def graded_notebook(
-    template: NotebookTemplate, ingested: Ingested, outputs: Mapping[int, Sequence[Mapping[str, Any]]]
+    template: NotebookTemplate,
+    ingested: Ingested,
+    outputs: Mapping[int, Sequence[Mapping[str, Any]]],
+    verdicts: Mapping[int, Mapping[str, Any]],
 ) -> str:
     """Return the notebook as JSON text.
 
     Args:
-        outputs: nbformat outputs by position in `ingested.cells`; they may come from a student's process.
+        outputs: nbformat outputs by position in `ingested.cells`, from the student's process; they are made harmless.
+        verdicts: one output each for the questions that were examined from outside.
     """
     with_ids = template.nbformat_minor >= 5
     cells = [_cell(position, cell, outputs.get(position, ())) for position, cell in enumerate(ingested.cells)]
+    for position, verdict in verdicts.items():
+        cells[position]["outputs"] = [dict(verdict)]
     told = _notes_cell(ingested)
     if told:
         cells.insert(0, told)

@@ -17,7 +17,7 @@ from rich.console import Console
 from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    pass
 
 PANEL = "Teach"
 
@@ -35,7 +35,7 @@ class ToolsError(FourbitError):
 
 def register(app: typer.Typer) -> None:
     """Add the instructor's commands to `app`."""
-    for command in (build, course, grade, demo):
+    for command in (build, course):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -76,7 +76,9 @@ def build(
             for file in report.kept:
                 console.print(f"  {file}", markup=False, soft_wrap=True)
         if seed.public:
-            console.print("Hidden cases come from the public seed; for a course that counts, give --seed-file.", style="dim")
+            console.print(
+                "Hidden cases come from the public seed; for a course that counts, give --seed-file.", style="dim"
+            )
 
 
 def course(
@@ -94,7 +96,9 @@ def course(
         report = create_course(folder, lab_names(root, labs), build=root / "build", course_id=course_id)
         console = Console()
         console.print(f"{report.path} holds {', '.join(report.labs)}.", soft_wrap=True, markup=False)
-        console.print(f"Put what students hand in under {report.path / 'submitted'}/STUDENT/LAB/, then:", soft_wrap=True)
+        console.print(
+            f"Put what students hand in under {report.path / 'submitted'}/STUDENT/LAB/, then:", soft_wrap=True
+        )
         console.print(f"  fourbit grade {report.labs[0]} --course {report.path}", soft_wrap=True, markup=False)
 
 

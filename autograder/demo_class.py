@@ -1,7 +1,7 @@
 """A simulated class: what each student handed in, and why it is in the class.
 
-Students are described in terms of a lab's exam (the second exercise, its first mistake), so one class fits every lab. Their
-wrong answers are the exam's own named mistakes; the rest are the accidents and tricks that a grader meets every term.
+Students are described in terms of a lab's exam (the second exercise, its first mistake), so one class fits every lab.
+Their wrong answers are the exam's own named mistakes; the rest are accidents and tricks that graders meet every term.
 """
 
 from __future__ import annotations
@@ -182,13 +182,13 @@ def _warns(source: str, room: Classroom) -> str:
 
 def _copies(source: str, room: Classroom) -> str:
     """Look for a neighbour's notebook wherever it could be, and run their function."""
+    course = str(room.course / "*" / "*" / "*" / "*.ipynb")
     return _body(
         _second(room),
         f"""import glob
 import json
-import torch
 found = []
-for pattern in ("../*/*.ipynb", "../../*/*/*.ipynb", "../../../*/*/*/*.ipynb", {str(room.course / "*" / "*" / "*" / "*.ipynb")!r}):
+for pattern in ("../*/*.ipynb", "../../*/*/*.ipynb", "../../../*/*/*/*.ipynb", {course!r}):
     for path in glob.glob(pattern):
         for cell in json.load(open(path))["cells"]:
             if "def {_second(room)}(" in "".join(cell["source"]):

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from autograder import exams
 from autograder.engine import CellOutcome, Runner
 from autograder.ingest import Ingested, RebuiltCell
 from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain, text_hash
 from autograder.scoring import Score, probe, score_cell
 from autograder.template import NotebookTemplate, TemplateCell
+
+if TYPE_CHECKING:  # imports torch, which a course of plain test cells does without
+    from autograder import exams
 
 _STOPS: dict[str, Status] = {"timeout": "timeout", "crashed": "crashed", "out of memory": "out of memory"}
 # A hidden call that is a little slower on the grader than at home is still right.
@@ -26,10 +28,16 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class Examined:
-    """One notebook after grading: what each question earned, and what each cell displayed, by position."""
+    """One notebook after grading.
+
+    Attributes:
+        outputs: what each cell displayed, by position; from the student's process.
+        verdicts: panels of examined questions by position; the grader's own.
+    """
 
     questions: tuple[QuestionRecord, ...]
     outputs: Mapping[int, Sequence[Mapping[str, Any]]]
+    verdicts: Mapping[int, Mapping[str, Any]]
     seconds: float = 0.0
 
 
@@ -41,6 +49,7 @@ class _Run:
     exam: exams.Pack | None
     outcomes: dict[int, CellOutcome] = field(default_factory=dict)
     outputs: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    verdicts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     questions: list[QuestionRecord] = field(default_factory=list)
 
 
@@ -65,7 +74,7 @@ def examine(
             run.questions.append(_question(run, ingested, position, cell.cell))
         elif cell.runs:
             _execute(run, position, cell)
-    return Examined(tuple(run.questions), run.outputs, time.monotonic() - started)
+    return Examined(tuple(run.questions), run.outputs, run.verdicts, time.monotonic() - started)
 
 
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
@@ -104,6 +113,8 @@ def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell) 
 
 def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exercise: str) -> QuestionRecord:
     """Examine the exercise from outside: inputs in, replies out, judged here."""
+    from autograder import exams
+
     assert run.exam is not None
     started = time.monotonic()
     packed = run.exam[exercise]
@@ -117,7 +128,7 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
 
         verdict = exams.judge(packed, exams.ask(packed, call))
     points = min(max(verdict.points, 0.0), cell.points)
-    run.outputs[position] = [_shown(verdict)]
+    run.verdicts[position] = _shown(verdict)
     return QuestionRecord(
         notebook,
         cell.grade_id,
@@ -151,19 +162,18 @@ def _by_hand(run: _Run, ingested: Ingested, position: int, cell: TemplateCell) -
     rebuilt = ingested.cells[position]
     outcome = _execute(run, position, rebuilt) if rebuilt.runs and cell.role == "manual" else None
     if cell.role == "manual" and not rebuilt.answered:
-        score, points = Score(0.0, "missing", "no answer"), 0.0
+        score = Score(0.0, "missing", "no answer")
     else:
-        score, points = Score(0.0, "manual", "waits for a human"), None
-    seconds = outcome.seconds if outcome else 0.0
-    return _record(ingested.name, position, cell, score, "by hand", seconds, points)
+        score = Score(0.0, "manual", "waits for a human")
+    return _record(ingested.name, position, cell, score, "by hand", outcome.seconds if outcome else 0.0)
 
 
 def _record(
-    notebook: str, position: int, cell: TemplateCell, score: Score, mode: Mode, seconds: float, points: float | None = -1.0
+    notebook: str, position: int, cell: TemplateCell, score: Score, mode: Mode, seconds: float
 ) -> QuestionRecord:
-    earned = score.points if points == -1.0 else points
+    points = None if score.status == "manual" else score.points
     return QuestionRecord(
-        notebook, cell.grade_id, score.status, earned, cell.points, mode, score.message, None, (), seconds, position + 1
+        notebook, cell.grade_id, score.status, points, cell.points, mode, score.message, None, (), seconds, position + 1
     )
 
 
@@ -176,7 +186,11 @@ def _answers(cells: Sequence[RebuiltCell], position: int, cell: TemplateCell) ->
     for earlier in range(position - 1, -1, -1):
         other = cells[earlier].cell
         if exercise:
-            if other is not None and other.fourbit.get("role") == "exercise" and other.fourbit.get("exercise") == exercise:
+            if (
+                other is not None
+                and other.fourbit.get("role") == "exercise"
+                and other.fourbit.get("exercise") == exercise
+            ):
                 return [earlier]
         elif other is not None and other.role == "test" and found:
             break
@@ -200,10 +214,7 @@ def _explained(
                 place, outcome = stopped[0]
                 status = _STOPS.get(outcome.status, "error")
                 message = f"the answer (cell {place + 1}) did not run: {plain(outcome.message or outcome.status, 500)}"
-    return QuestionRecord(
-        question.notebook, question.name, status, question.points, question.max_points, question.mode, message,
-        question.mistake, question.properties, question.seconds, question.cell, digest,
-    )  # fmt: skip
+    return replace(question, status=status, message=message, answer=digest)
 
 
 def _broke(outcome: CellOutcome) -> bool:
@@ -223,7 +234,9 @@ def _without_mark(outputs: Sequence[Mapping[str, Any]], name: str) -> Sequence[M
     cleaned = []
     for output in outputs:
         if output.get("output_type") == "error" and isinstance(output.get("traceback"), list):
-            lines = [str(line).replace(f"{name} = True; ", "").replace(f"{name} = True", "") for line in output["traceback"]]
+            lines = [
+                str(line).replace(f"{name} = True; ", "").replace(f"{name} = True", "") for line in output["traceback"]
+            ]
             output = {**output, "traceback": lines}
         cleaned.append(output)
     return cleaned

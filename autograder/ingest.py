@@ -104,7 +104,9 @@ def rebuild(template: NotebookTemplate, cells: Sequence[StudentCell], extra: int
         theirs = matching.pairs.get(position)
         rebuilt.append(_fill(cell, None if theirs is None else cells[theirs], notes))
         if position <= last_prefix:
-            untouched = untouched and rebuilt[-1].origin == "template" and not (position in added and position < last_prefix)
+            untouched = (
+                untouched and rebuilt[-1].origin == "template" and not (position in added and position < last_prefix)
+            )
         room = extra - sum(c.origin == "extra" for c in rebuilt)
         rebuilt.extend(_trimmed(added.get(position, []), room))
     return Ingested(template.name, tuple(rebuilt), tuple(notes), prefix_untouched=untouched)
@@ -216,15 +218,21 @@ def _extras(
         if ours is None and not _is_copy_of_template(template, cell):
             kind = "code" if cell.kind == "code" else "markdown"
             if cell.source.strip() or cell.attachments:
-                added.setdefault(anchor, []).append(RebuiltCell(kind, cell.source, "extra", attachments=cell.attachments))
+                added.setdefault(anchor, []).append(
+                    RebuiltCell(kind, cell.source, "extra", attachments=cell.attachments)
+                )
         elif ours is not None and ours in early:
             added.setdefault(anchor, []).append(RebuiltCell("code", cell.source, "extra"))
-            notes.append(f"the answer {template.cells[ours].grade_id!r} was moved up; it runs there and at its own place")
+            notes.append(
+                f"the answer {template.cells[ours].grade_id!r} was moved up; it runs there and at its own place"
+            )
         elif ours is not None:
             anchor = ours
             edited_prose = template.cells[ours].kind == "markdown" and template.cells[ours].role not in STUDENT_ROLES
             if edited_prose and cell.source.strip() != template.cells[ours].release.strip():
-                added.setdefault(ours, []).append(RebuiltCell("markdown", cell.source, "extra", attachments=cell.attachments))
+                added.setdefault(ours, []).append(
+                    RebuiltCell("markdown", cell.source, "extra", attachments=cell.attachments)
+                )
     return added
 
 

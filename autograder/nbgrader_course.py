@@ -70,7 +70,9 @@ class NbgraderCourse:
             close = get_close_matches(assignment, known, 1)
             hint = f" Did you mean {close[0]}?" if close else ""
             listed = ", ".join(known) or "none yet"
-            raise GradingError(f"no assignment {plain(assignment, 80)!r} in {self.root / 'source'}.{hint} It holds: {listed}.")
+            raise GradingError(
+                f"no assignment {plain(assignment, 80)!r} in {self.root / 'source'}.{hint} It holds: {listed}."
+            )
         return folder
 
     def _matching(self, step: str, student: str | None, assignment: str | None) -> Iterator[tuple[str, Path]]:
@@ -102,7 +104,9 @@ def open_course(folder: Path | str) -> NbgraderCourse:
 
     root = Path(folder).resolve()
     if not (root / CONFIG).is_file():
-        raise GradingError(f"{root} is not a course folder: it has no {CONFIG}. Go to the course, or name it with --course.")
+        raise GradingError(
+            f"{root} is not a course folder: it has no {CONFIG}. Go to the course, or name it with --course."
+        )
     with _inside(root):
         try:
             config = PyFileConfigLoader(CONFIG, path=str(root)).load_config()
@@ -125,7 +129,9 @@ def load_template(course: NbgraderCourse, assignment: str) -> Template:
         raise GradingError(f"{folder} holds no notebook; build or write the assignment's source first")
     notebooks = tuple(_notebook(course, path) for path in paths)
     if not any(nb.graded for nb in notebooks):
-        raise GradingError(f"no cell of {folder} is worth points; mark the graded cells with nbgrader's Create Assignment")
+        raise GradingError(
+            f"no cell of {folder} is worth points; mark the graded cells with nbgrader's Create Assignment"
+        )
     return Template(assignment, notebooks, _helper_files(course, folder))
 
 
@@ -178,7 +184,9 @@ def _helper_files(course: NbgraderCourse, folder: Path) -> dict[str, bytes]:
     total = sum(map(len, files.values()))
     if total > _HELPER_LIMIT:
         limit = _HELPER_LIMIT // 2**20
-        raise GradingError(f"the files in {folder} take {total // 2**20} MiB; more than {limit} MiB do not fit into a sandbox")
+        raise GradingError(
+            f"the files in {folder} take {total // 2**20} MiB; more than {limit} MiB do not fit into a sandbox"
+        )
     return files
 
 

@@ -122,5 +122,7 @@ def _partial(text: str, max_points: float) -> Score:
     if value < 0:
         return Score(0.0, "failed", f"the test's score was {value:g}, below 0; it counts 0")
     if value > max_points:
-        return Score(max_points, "passed", f"the test's score was {value:g} of {max_points:g}; it counts {max_points:g}")
+        return Score(
+            max_points, "passed", f"the test's score was {value:g} of {max_points:g}; it counts {max_points:g}"
+        )
     return Score(value, "passed" if value == max_points else "partly" if value else "failed")

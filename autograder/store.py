@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +53,8 @@ class Store:
         self.template = template
         self.journal: Journal = journal_of(course.root, template.assignment)
         try:
-            self.gradebook = Gradebook(course.db_url, course.course_id)
+            with _own_scripts_first():
+                self.gradebook = Gradebook(course.db_url, course.course_id)
             self._register()
         except SQLAlchemyError as error:
             reason = plain(getattr(error, "orig", None) or error, 500)
@@ -61,7 +63,9 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.gradebook.close()
 
     def students(self) -> set[str]:
@@ -70,7 +74,13 @@ class Store:
 
         return {row[0] for row in self.gradebook.db.query(Student.id)}
 
-    def write(self, record: SubmissionRecord, notebooks: Mapping[str, str], files: Mapping[str, bytes], when: str = "") -> None:
+    def submitted(self) -> set[str]:
+        """Return the ids of the students who have a row for this assignment."""
+        return {submission.student_id for submission in self.gradebook.assignment_submissions(self.template.assignment)}
+
+    def write(
+        self, record: SubmissionRecord, notebooks: Mapping[str, str], files: Mapping[str, bytes], when: str = ""
+    ) -> None:
         """Store one result: gradebook, ``autograded/`` and journal.
 
         Args:
@@ -164,7 +174,7 @@ class Store:
         except MissingEntry:
             person = db.get(Student, student)
             if person is None:
-                person = Student(id=student, course_id=self.gradebook.course_id)
+                person = Student(id=student)
                 db.add(person)
             submission = SubmittedAssignment(assignment=assignment, student=person)
             db.add(submission)
@@ -240,11 +250,7 @@ def _set_grade(grade: Any, question: QuestionRecord, earlier: QuestionRecord | N
 def _same_cells(known: Any, notebook: NotebookTemplate) -> bool:
     """Whether the gradebook holds exactly the cells of the template."""
     stored = {cell.name: (cell.source, cell.cell_type, bool(cell.locked)) for cell in known.source_cells}
-    wanted = {
-        cell.grade_id: (cell.source, cell.kind, cell.is_locked)
-        for cell in notebook.cells
-        if cell.role != "free"
-    }
+    wanted = {cell.grade_id: (cell.source, cell.kind, cell.is_locked) for cell in notebook.cells if cell.role != "free"}
     points = {cell.name: float(cell.max_score) for cell in (*known.grade_cells, *known.task_cells)}
     return stored == wanted and points == {cell.grade_id: cell.points for cell in notebook.graded}
 
@@ -252,16 +258,22 @@ def _same_cells(known: Any, notebook: NotebookTemplate) -> bool:
 def _as_nbformat(notebook: NotebookTemplate) -> Any:
     from nbformat import from_dict
 
-    return from_dict({
-        "cells": [_cell_json(cell) for cell in notebook.cells],
-        "metadata": json.loads(json.dumps(notebook.metadata)),
-        "nbformat": 4,
-        "nbformat_minor": notebook.nbformat_minor,
-    })
+    return from_dict(
+        {
+            "cells": [_cell_json(cell) for cell in notebook.cells],
+            "metadata": json.loads(json.dumps(notebook.metadata)),
+            "nbformat": 4,
+            "nbformat_minor": notebook.nbformat_minor,
+        }
+    )
 
 
 def _cell_json(cell: TemplateCell) -> dict[str, Any]:
-    entry: dict[str, Any] = {"cell_type": cell.kind, "metadata": json.loads(json.dumps(cell.metadata)), "source": cell.source}
+    entry: dict[str, Any] = {
+        "cell_type": cell.kind,
+        "metadata": json.loads(json.dumps(cell.metadata)),
+        "source": cell.source,
+    }
     return entry | ({"outputs": [], "execution_count": None} if cell.kind == "code" else {})
 
 
@@ -273,6 +285,17 @@ def _remove(path: Path) -> None:
     else:
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+
+@contextmanager
+def _own_scripts_first() -> Iterator[None]:
+    """nbgrader runs the command `alembic` to mark a new database; it lies beside this Python, not always on the PATH."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), before))
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def _parse_time(when: str) -> datetime | None:

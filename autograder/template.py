@@ -97,7 +97,10 @@ class Template:
 
     def to_bytes(self) -> bytes:
         """Return the template as bytes, for a worker that shares no disk with the coordinator."""
-        head: dict[str, Any] = {"assignment": self.assignment, "notebooks": [_notebook_json(nb) for nb in self.notebooks]}
+        head: dict[str, Any] = {
+            "assignment": self.assignment,
+            "notebooks": [_notebook_json(nb) for nb in self.notebooks],
+        }
         head["files"] = [(name, len(data)) for name, data in sorted(self.files.items())]
         text = json.dumps(head, separators=(",", ":"), sort_keys=True).encode()
         body = b"".join(data for _, data in sorted(self.files.items()))

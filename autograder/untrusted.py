@@ -67,7 +67,9 @@ def read_folder(folder: Path, caps: Caps | None = None) -> RawSubmission:
     """
     caps = caps or Caps()
     if not stat.S_ISDIR(_mode(folder)):
-        raise GradingError(f"{plain(folder)} is not a folder of its own (a link or a file); put the submission itself there")
+        raise GradingError(
+            f"{plain(folder)} is not a folder of its own (a link or a file); put the submission itself there"
+        )
     files: dict[str, bytes] = {}
     notes: list[str] = []
     total = 0
@@ -160,7 +162,9 @@ def _load_json(text: str, depth: int) -> Any:
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UnreadableError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{_hint(text, error)}") from None
+        raise UnreadableError(
+            f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{_hint(text, error)}"
+        ) from None
     except (RecursionError, ValueError) as error:
         raise UnreadableError(f"its JSON cannot be read ({plain(error, 200)})") from None
     if isinstance(tree, dict | list) and _deeper_than(tree, depth):

@@ -7,6 +7,7 @@ that takes the Typer application and adds its commands. This package imports non
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -124,8 +125,9 @@ def run(
     raise typer.Exit(run_notebook(find_notebook(what), seconds, output, Console()))
 
 
+@cache
 def load_commands() -> None:
-    """Let every installed package that offers commands add them."""
+    """Let every installed package that offers commands add them, once."""
     for entry in sorted(entry_points(group=COMMANDS), key=lambda e: e.name):
         entry.load()(app)
 

@@ -22,6 +22,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fourbit.errors import FourbitError
 from fourbit.measure import Roofline, probe_machine
 
 SANDBOX = "fourbit.sandbox"  # entry-point group: a function that describes the isolation in force
@@ -196,6 +197,18 @@ def pocket_tier() -> Tier:
     except FourbitError as error:
         return Tier("pocket", False, str(error))
     return Tier("pocket", True, f"{', '.join(names)}: {size / 1e6:.1f} MB, hashes right, no network needed")
+
+
+def real_tier() -> Tier:
+    """The data sets that are fetched once: which of them are here already."""
+    from fourbit.data import ONLINE
+    from fourbit.data.cache import cache_folder
+
+    here = [name for name in ONLINE if (cache_folder() / name).is_dir()]
+    if here:
+        return Tier("real", True, f"{' and '.join(here)} in {cache_folder()}")
+    names = " or ".join(f'load("{name}")' for name in ONLINE)
+    return Tier("real", False, f"nothing fetched yet; {names} from fourbit.data needs a network once")
 
 
 def hollow_tier(free_memory: int) -> Tier:

@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.util import ensure_async
 
 from fourbit.lab import LabError
 
@@ -75,6 +76,21 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+class _PatientClient(NotebookClient):
+    """A client that interrupts a slow cell once, and gives up when that does not help."""
+
+    interrupted = False
+
+    async def _async_handle_timeout(self, timeout: int, cell: nbformat.NotebookNode | None = None) -> Any:
+        assert cell is not None
+        assert self.km is not None
+        if self.interrupted:
+            raise CellTimeoutError.error_from_timeout_and_cell("the cell did not stop", timeout, cell)
+        self.interrupted = True
+        await ensure_async(self.km.interrupt_kernel())
+        return None
+
+
 def execute(
     path: Path,
     *,
@@ -103,7 +119,7 @@ def execute(
         for done, (index, cell) in enumerate(cells):
             name = cell_name(cell)
             progress(done, len(cells), name)
-            failure, over = _run_cell(client, cell, index, failures)
+            failure, over = _run_cell(client, cell, index)
             if failure:
                 failures.append(CellFailure(index + 1, name, failure))
             if over:
@@ -125,13 +141,14 @@ def _runs(cell: nbformat.NotebookNode, skip_measurements: bool) -> bool:
 @contextmanager
 def _kernel(
     notebook: nbformat.NotebookNode, path: Path, seconds: float, environment: Mapping[str, str]
-) -> Iterator[NotebookClient]:
-    client = NotebookClient(
+) -> Iterator[_PatientClient]:
+    client = _PatientClient(
         notebook,
         timeout=seconds,
         startup_timeout=_STARTUP_SECONDS,
         kernel_name="python3",  # this interpreter's, whatever the file says
         skip_cells_with_tag="",
+        extra_arguments=["--log-level=ERROR"],  # the kernel's own log would run into the panels
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
     client.log.setLevel("CRITICAL")  # what it would log is in the result
@@ -142,21 +159,17 @@ def _kernel(
         raise LabError(f"no Python kernel starts here: {error}. `python -m ipykernel --version` shows why.") from None
 
 
-def _run_cell(
-    client: NotebookClient, cell: nbformat.NotebookNode, index: int, before: list[CellFailure]
-) -> tuple[str, bool]:
+def _run_cell(client: _PatientClient, cell: nbformat.NotebookNode, index: int) -> tuple[str, bool]:
     """Run one cell; return what went wrong, or "", and whether nothing can run after it."""
+    client.interrupted = False
     try:
         client.execute_cell(cell, index)
     except CellExecutionError as error:
+        if client.interrupted:
+            return f"stopped after {client.timeout:g} s", False
         return f"{error.ename}: {_ANSI.sub('', error.evalue).strip()[:300]}", False
     except CellTimeoutError:
-        stubborn = bool(before) and before[-1].error.startswith("stopped after")
-        if stubborn:
-            return "not run: the cell before it could not be stopped", True
-        assert client.km is not None  # the kernel's context is open
-        client.km.interrupt_kernel()
-        return f"stopped after {client.timeout:g} s", False
+        return f"did not stop after {client.timeout:g} s, though it was interrupted", True
     except DeadKernelError:
         return "ended the Python process (os._exit, a crash, or no memory left)", True
     return "", False

@@ -21,6 +21,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
@@ -114,7 +115,7 @@ def label_line(line: Line2D, text: str | None = None, *, x: float | None = None,
         str(line.get_label()) if text is None else text,
         (xs[point], ys[point]),
         textcoords="offset points",
-        color=line.get_color(),
+        color=to_hex(line.get_color()),
         annotation_clip=False,
         **{**place, **options},
     )

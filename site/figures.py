@@ -62,7 +62,7 @@ def draw(script: Path) -> str:
         with style():
             spec.loader.exec_module(module)
             figure = module.draw()
-        svg = to_svg(figure, script.stem)
+            svg = to_svg(figure, script.stem)
         plt.close(figure)
         return svg
     except ImportError as error:

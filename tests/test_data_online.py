@@ -1,4 +1,4 @@
-"""Data sets that are downloaded, against a local server that cuts connections, lies about ranges and sends other files."""
+"""Data sets that are downloaded: a local server cuts connections, lies about ranges and sends other files."""
 
 import gzip
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -41,10 +41,12 @@ class Server:
         self.requests.append((handler.path, wanted))
         data = self.files.get(handler.path)
         if data is None:
-            return handler.send_error(404)
+            handler.send_error(404)
+            return
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.ranges else 0
         if start >= len(data) > 0:
-            return handler.send_error(416)
+            handler.send_error(416)
+            return
         handler.send_response(206 if start else 200)
         if start:
             said = 0 if self.wrong_range else start
@@ -203,7 +205,7 @@ def test_every_address_that_failed_is_named_with_its_reason(get: Callable[..., b
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written to.*FOURBIT_CACHE"):
+    with pytest.raises(DataError, match=r"cannot be written to.*FOURBIT_CACHE"):
         fetch(remote(), tmp_path / "file" / "folder", (), progress=False)
 
 
@@ -287,7 +289,7 @@ def test_a_failure_says_what_works_offline(server: Server) -> None:
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
     """Writes what Python 2 wrote into the archive: byte strings as BINSTRING, NumPy under its old name."""
 
-    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
 
     def save_string(self, value: bytes | str) -> None:
         data = value.encode("latin1") if isinstance(value, str) else value

@@ -179,3 +179,20 @@ def test_a_pack_holds_no_code(packs):
 
 def test_outcome_is_plain_data():
     assert Outcome("returned").changed == ()
+
+
+def test_a_property_that_changes_what_it_is_given_disturbs_nothing(packs, quantize):
+    from dataclasses import replace
+
+    from fourbit.exam import Property
+
+    def careless(trial):
+        trial.args[0].zero_()
+        trial.output.zero_()
+        trial.expected.zero_()
+
+    careful = Property("sees the values", lambda t: None if t.output.any() and t.args[0].any() else "changed")
+    exercise = replace(quantize, properties=(Property("careless", careless), careful))
+    for _ in range(2):
+        verdict = verdict_of(exercise, "def quantize(w, s):\n    return torch.round(w / s).to(torch.int8)")
+        assert verdict.points == 3

@@ -202,7 +202,14 @@ def test_unreadable_notebooks_say_where_and_why(data: bytes, said: str, template
 
 
 def test_odd_notebooks_are_read(template: Template) -> None:
-    odd = {"cells": [None, 3, {"cell_type": 7, "source": {"a": 1}, "metadata": []}, {"source": ["a", 5, "b"], "metadata": {"nbgrader": 1}}]}
+    odd = {
+        "cells": [
+            None,
+            3,
+            {"cell_type": 7, "source": {"a": 1}, "metadata": []},
+            {"source": ["a", 5, "b"], "metadata": {"nbgrader": 1}},
+        ]
+    }
     assert [c.source for c in parse_notebook(json.dumps(odd).encode())] == ["", "ab"]
     surrogate = b'{"cells": [{"cell_type": "code", "source": "x = \'\\ud800\'"}]}'
     parse_notebook(surrogate)[0].source.encode()
@@ -211,7 +218,9 @@ def test_odd_notebooks_are_read(template: Template) -> None:
         assert answers(rebuilt(template, data)) == GOOD
 
 
-@pytest.mark.parametrize("name", ["PS1.ipynb", "ps1 (1).ipynb", "ps1-Copy1.ipynb", "lab/ps1.ipynb", "my work.ipynb", "ps1.ipynb.txt"])
+@pytest.mark.parametrize(
+    "name", ["PS1.ipynb", "ps1 (1).ipynb", "ps1-Copy1.ipynb", "lab/ps1.ipynb", "my work.ipynb", "ps1.ipynb.txt"]
+)
 def test_the_one_file_that_is_meant_is_taken_and_told(template: Template, name: str) -> None:
     data = json.dumps(released(template, GOOD)).encode()
     found = ingest(template, RawSubmission({name: data, "scratch.ipynb": b"{}"}))

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire
+from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, readable
 from autograder.engine.outcome import STATUSES, Status
 from autograder.jail import Limits, processes
 
@@ -28,6 +28,12 @@ class Member:
     pid: int
     handle: int
     line: Wire
+
+    def kill(self) -> None:
+        """End the process, unless it has ended already (its number may then be another's)."""
+        if not self.wait(0):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def wait(self, deadline: float) -> bool:
         """Wait until the process has ended; False when the deadline passes first."""
@@ -136,11 +142,10 @@ class Exchange:
     _cut: bool = False
     _interrupted: bool = False
     _next_look: float = 0.0
-    _own_memory: int = 0
+    _start: float = field(default_factory=time.monotonic)
 
     def run(self, header: dict[str, Any], body: bytes) -> Ending:
         """Ask, relay, and return how it ended; the member is not killed here."""
-        self._start = time.monotonic()
         try:
             self.member.line.send(header, body, deadline=self.deadline)
             return self._answer()
@@ -175,7 +180,11 @@ class Exchange:
         for frame in self.member.line.receive_ready():
             if frame.header.get("say") == "done":
                 return frame
-            if frame.header.get("say") == "output":
+            if frame.header.get("say") == "cut":
+                self._cut = True
+            elif frame.header.get("say") == "output":
+                if frame.header.get("clear") is True:
+                    self.sent = 0
                 for descriptor in self.pipes.descriptors:
                     self._relay_text(descriptor)
                 self._relay(frame.body)
@@ -210,7 +219,7 @@ class Exchange:
 
     def _last_words(self) -> None:
         with contextlib.suppress(HungUp, ProtocolError):
-            while self._take_frames() is None and self.member.line.has_more():
+            while readable(self.member.line.socket, 0) and self._take_frames() is None:
                 pass
         for descriptor in self.pipes.descriptors:
             while self._relay_text(descriptor):
@@ -236,8 +245,8 @@ class Exchange:
             return ""
         self._next_look = now + _TICK_SECONDS
         pids = processes.descendants(os.getpid())
-        if len(pids) <= 1 or processes.memory_of(pids) < self.limits.memory_bytes:
+        limit = self.limits.memory_bytes + processes.memory_of((os.getpid(),))  # the guard holds the image, nothing else
+        if processes.memory_of(pids) < limit:
             return ""
         held = processes.proportional_memory_of(pids)
-        limit = self.limits.memory_bytes
-        return f"stopped: all processes together used more than {limit / 2**30:.3g} GiB" if held > limit else ""
+        return f"stopped: all processes together used more than {self.limits.memory_bytes / 2**30:.3g} GiB" if held > limit else ""

@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from autograder.engine.frames import Frame, HungUp, Wire
+from autograder.engine.frames import MAX_PAYLOAD, Frame, HungUp, Wire
 from autograder.engine.outcome import CellOutcome, Output, OutputList, Status
 from autograder.engine.shell import Shell
-from autograder.jail import libc, seccomp
+from autograder.jail import seccomp
 
 Handler = Callable[[dict[str, Any], dict[str, Any], bytes], bytes]
 
+THREADS = "threads of the notebook are running"
 _MESSAGE_CHARACTERS = 2000
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
@@ -35,9 +36,9 @@ class Executor:
 
     def __init__(self, shell: Shell, handlers: dict[str, Handler], *, shielded: bool = True) -> None:
         self.shell, self.handlers, self.shielded = shell, handlers, shielded
-        self._forked: list[int] = []
+        self._codes: dict[int, int | None] = {}  # of the processes forked from here
         self._handler: tuple[Handler, dict[str, Any]] | None = None
-        self._budget = 0
+        self._budget = self._left = 0
         self._line: Wire
 
     def run_prefix(self, source: str, budget: int) -> CellOutcome:
@@ -74,14 +75,28 @@ class Executor:
 
     def _emit(self, output: Output) -> None:
         """Send one output, unless the cell has sent more than its share: the guard would drop it anyway."""
-        if self._budget <= 0:
+        if output.get("output_type") == "clear":
+            self._left = self._budget
+            self._line.send({"say": "output", "clear": True}, _encode(output))
+            return
+        if self._left <= 0:
             return
         data = _encode(output)
-        self._budget = 2**62 if output.get("output_type") == "clear" and False else self._budget - len(data)
-        self._line.send({"say": "output"}, data)
+        if len(data) > self._left and output["output_type"] == "stream":
+            data = _encode(output | {"text": output["text"][: max(0, self._left - 200) // 2]})
+            self._left = 0
+        self._left -= len(data)
+        if self._left >= 0:
+            self._line.send({"say": "output"}, data)
+        if self._left <= 0:
+            self._line.send({"say": "cut"})
+
+    def _begin(self, frame: Frame) -> None:
+        self._budget = self._left = int(frame.header["budget"])
+        self.shell.stage.begin()
 
     def _do_cell(self, frame: Frame) -> None:
-        self._budget = int(frame.header["budget"])
+        self._begin(frame)
         status, message = self._execute(frame.body.decode())
         self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]})
 
@@ -102,9 +117,9 @@ class Executor:
         (descriptor,) = frame.descriptors
         if not frame.header["always"] and _threads() > 1:
             os.close(descriptor)
-            self._line.send({"say": "no fork", "why": "threads of the notebook are running"})
+            self._line.send({"say": "no fork", "why": THREADS})
             return
-        sys.stdout.flush()
+        self.shell.stage.flush()
         try:
             pid = os.fork()
         except OSError as error:
@@ -113,31 +128,24 @@ class Executor:
             return
         if pid:
             os.close(descriptor)
-            self._forked.append(pid)
+            self._codes[pid] = None
             return
         self._line.close()
-        self._forked = []
+        self._codes = {}
         if self.shielded:
             seccomp.shield(frame.header["shield"])
         self._attach(Wire(socket.socket(fileno=descriptor)))
 
     def _do_status(self, frame: Frame) -> None:
         """How a process that this one forked ended (the guard asks when it is gone)."""
-        code = None
-        with contextlib.suppress(ChildProcessError):
-            code = os.waitstatus_to_exitcode(os.waitpid(frame.header["pid"], 0)[1])
-        self._line.send({"say": "status", "code": code})
+        self._line.send({"say": "status", "code": self._codes.pop(frame.header["pid"], None)})
 
     def _reap(self) -> None:
-        for pid in list(self._forked):
+        for pid in [pid for pid, code in self._codes.items() if code is None]:
             with contextlib.suppress(ChildProcessError):
-                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended is None:
-                    continue
-            if len(self._forked) > 1:  # the last one's status may still be asked for
-                self._forked.remove(pid)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    self._codes[pid] = os.waitstatus_to_exitcode(status)
 
     def _do_handler(self, frame: Frame) -> None:
         name = frame.header["handler"]
@@ -149,7 +157,7 @@ class Executor:
             self._line.send({"say": "done", "status": "error", "message": f"{name}: {_describe(error)}"})
 
     def _do_call(self, frame: Frame) -> None:
-        self._budget = int(frame.header["budget"])
+        self._begin(frame)
         status: Status
         reply = b""
         try:
@@ -159,12 +167,13 @@ class Executor:
             status, message = "ok", ""
             if not isinstance(reply, bytes):
                 raise TypeError(f"the handler returned {type(reply).__name__} instead of bytes")
+            if len(reply) > MAX_PAYLOAD:
+                status, message = "output limit", f"the reply of {len(reply)} bytes is above {MAX_PAYLOAD // 2**20} MiB"
         except BaseException as error:
             status, message = _verdict(error)
-            reply = b""
         with contextlib.suppress(HungUp):
             self.shell.stage.flush()
-        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]}, reply)
+        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]}, reply if status == "ok" else b"")
 
     def _do_exit(self, frame: Frame) -> None:
         os._exit(0)
@@ -216,8 +225,3 @@ def _seed(seed: int) -> None:
             for part in function.split("."):
                 target = getattr(target, part)
             target(seed % 2**32)
-
-
-def open_to_own_user() -> None:
-    """Let this process look at itself through /proc (its guard cannot be looked at)."""
-    libc.set_dumpable(True)

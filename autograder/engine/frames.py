@@ -20,7 +20,8 @@ from typing import Any
 from autograder.engine.outcome import parse_json
 
 MAX_HEADER = 64 * 2**10
-MAX_BODY = 65 * 2**20
+MAX_PAYLOAD = 64 * 2**20
+MAX_BODY = MAX_PAYLOAD + 2**20
 _PREFIX = struct.Struct("!II")
 _CHUNK = 2**18
 
@@ -113,6 +114,10 @@ class Wire:
                 frame = self.receive()
                 return Frame(frame.header, frame.body, tuple(descriptors))
         return self.receive()
+
+    def keep(self, data: bytes) -> None:
+        """Put back bytes that were read past the wire."""
+        self._buffer += data
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

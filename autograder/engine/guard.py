@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import struct
 import time
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from autograder.engine.exchange import Ending, Exchange, Member, Pipes
-from autograder.engine.executor import Executor
+from autograder.engine.executor import THREADS, Executor
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, pair, readable
 from autograder.jail import JailPolicy, Limits, confine, processes
 
@@ -94,10 +93,8 @@ class Guard:
 
     def _remove(self, member: Member, parent: Member | None) -> int | None:
         """End a member and all strays; its exit code, where it can be known."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(member.pid, signal.SIGKILL)
-        readable_soon = time.monotonic() + 5
-        member.wait(readable_soon)
+        member.kill()
+        member.wait(time.monotonic() + 5)
         code = self._code(member, parent)
         kept = [m.pid for m in self._members() if m is not member]
         processes.kill_descendants(os.getpid(), spare=kept)
@@ -127,6 +124,14 @@ class Guard:
 
     def _fork(self, parent: Member, *, always: bool = False) -> Member | None:
         """A copy of ``parent``, or None where it cannot fork (threads of the notebook are running, no room)."""
+        answer = self._ask_fork(parent, always)
+        if isinstance(answer, str) and answer != THREADS:
+            # Strays that an earlier cell left behind may have used up the process limit.
+            processes.kill_descendants(os.getpid(), spare=[member.pid for member in self._members()])
+            answer = self._ask_fork(parent, always)
+        return None if isinstance(answer, str) else answer
+
+    def _ask_fork(self, parent: Member, always: bool) -> Member | str:
         ours, theirs = pair()
         ours.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         shield = [os.getpid(), *(member.pid for member in self._members())]
@@ -134,9 +139,9 @@ class Guard:
         try:
             request = {"do": "fork", "always": always, "shield": shield}
             parent.line.send(request, deadline=deadline, descriptors=(theirs.fileno(),))
-        except (HungUp, DeadlineError):
+        except (HungUp, DeadlineError) as error:
             ours.close()
-            return None
+            return str(error)
         finally:
             theirs.close()
         return meet(ours, parent, deadline)
@@ -176,8 +181,7 @@ class Guard:
         session = self.sessions.pop(frame.header["session"], None)
         for member in (session.worker, session.template) if session else ():
             if member is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(member.pid, signal.SIGKILL)
+                member.kill()
                 member.close()
         if answer:
             self._done("ok", "", kept=True)
@@ -186,27 +190,33 @@ class Guard:
         self.wire.send({"say": "done", "status": status, "message": message, "kept": kept}, body)
 
 
-def meet(line: Wire, parent: Member | None, deadline: float) -> Member | None:
-    """Wait for a forked process to say hello on ``line``; its process id comes from the kernel, not from itself."""
+def meet(line: Wire, parent: Member | None, deadline: float) -> Member | str:
+    """Wait for a forked process to say hello on ``line``, or for ``parent`` to say why there is none.
+
+    The process id comes from the kernel, not from the process.
+    """
+    reason = "the process did not start in time"
     while time.monotonic() < deadline:
-        if readable(line.socket, min(deadline, time.monotonic() + 0.2)):
+        if readable(line.socket, min(deadline, time.monotonic() + 0.1)):
             line.socket.settimeout(None)
             data, ancillary, _, _ = line.socket.recvmsg(8, socket.CMSG_SPACE(12))
-            if not data or not ancillary:
-                break
-            pid = struct.unpack("3i", ancillary[0][2])[0]
-            line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
-            line.keep(data)
-            with contextlib.suppress(ProcessLookupError, HungUp, DeadlineError, ProtocolError):
-                line.receive(deadline)
-                return Member(pid, os.pidfd_open(pid), line)
-            break
-        if parent is not None and readable(parent.line.socket, time.monotonic()):
-            with contextlib.suppress(HungUp, ProtocolError):
-                parent.line.receive_ready()
-            break
+            if data and ancillary:
+                line.keep(data)
+                line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+                with contextlib.suppress(ProcessLookupError, HungUp, DeadlineError, ProtocolError):
+                    line.receive(deadline)
+                    pid = struct.unpack("3i", ancillary[0][2])[0]
+                    return Member(pid, os.pidfd_open(pid), line)
+            reason = "the process ended at once"
+        elif parent is None or not readable(parent.line.socket, 0):
+            continue
+        # The parent's own word is only worth something while no hello came.
+        with contextlib.suppress(HungUp, ProtocolError):
+            said = [frame.header.get("why") for frame in parent.line.receive_ready()] if parent else []
+            reason = str(said[0])[:200] if said else reason
+        break
     line.close()
-    return None
+    return reason
 
 
 def run(wire: Wire, policy: JailPolicy, executor: Executor, guards: tuple[int, ...]) -> NoReturn:
@@ -231,8 +241,8 @@ def run(wire: Wire, policy: JailPolicy, executor: Executor, guards: tuple[int, .
             executor.serve(theirs, frame.header["seed"])
         theirs.close()
         live = meet(ours, None, time.monotonic() + _FORK_SECONDS)
-        if live is None:
-            wire.send({"say": "refused", "message": pipes.drain_text() or "the notebook's process did not start"})
+        if isinstance(live, str):
+            wire.send({"say": "refused", "message": f"{live} {pipes.drain_text()}".strip()})
             os._exit(1)
         wire.send({"say": "ready"})
         Guard(wire, policy.limits, pipes, live).serve()

@@ -39,6 +39,11 @@ class Stage:
         self.flush()
         self.emit(output)
 
+    def begin(self) -> None:
+        """A new cell: what it prints first goes out at once."""
+        for stream in self.streams:
+            stream.sent = 0.0
+
     def flush(self, besides: Stream | None = None) -> None:
         for stream in self.streams:
             if stream is not besides:
@@ -52,7 +57,7 @@ class Stream(io.TextIOBase):
     _HELD_SECONDS = 0.02
 
     def __init__(self, stage: Stage, name: str, descriptor: int) -> None:
-        self._stage, self._descriptor, self._held, self._size, self._sent = stage, descriptor, [""], 0, 0.0
+        self._stage, self._descriptor, self._held, self._size, self.sent = stage, descriptor, [""], 0, 0.0
         self.name = f"<{name}>"
         self._kind = name
         self.buffer = _Bytes(self, descriptor)
@@ -77,14 +82,14 @@ class Stream(io.TextIOBase):
             self._held.append(text[start : start + 2**16])
             self._size += len(self._held[-1])
             # What is printed rarely goes out at once: a process that is killed next has still said it.
-            if self._size >= self._HELD_CHARACTERS or time.monotonic() - self._sent > self._HELD_SECONDS:
+            if self._size >= self._HELD_CHARACTERS or time.monotonic() - self.sent > self._HELD_SECONDS:
                 self.flush()
         return len(text)
 
     def flush(self) -> None:
         if self._size:
             text = "".join(self._held)
-            self._held, self._size, self._sent = [], 0, time.monotonic()
+            self._held, self._size, self.sent = [], 0, time.monotonic()
             self._stage.emit({"output_type": "stream", "name": self._kind, "text": text})
 
 

@@ -61,16 +61,16 @@ def confine(policy: JailPolicy, guards: Iterable[int]) -> None:
     libc.set_dumpable(True)
     if policy.mode is JailMode.PLAIN:
         return
-    if landlock.abi():
-        own_proc = ("/proc",) if policy.mode is JailMode.NAMESPACES else _HARMLESS_PROC
-        writable = ("/tmp", "/dev/shm", policy.work) if policy.mode is JailMode.NAMESPACES else (os.getcwd(),)
-        landlock.restrict(_readable(policy, own_proc), writable, devices=DEVICES)
+    if policy.mode is JailMode.LANDLOCK:
+        landlock.restrict(_readable(policy, _HARMLESS_PROC), (os.getcwd(),), devices=DEVICES)
+    elif landlock.abi():
+        # The private root holds nothing that may not be read; what is left is writing, TCP, signals, abstract sockets.
+        landlock.restrict(("/",), ("/tmp", "/dev/shm", policy.work), devices=DEVICES)
     seccomp.shield(guards)
 
 
 def _readable(policy: JailPolicy, proc: tuple[str, ...]) -> tuple[str, ...]:
-    etc = ("/etc",) if policy.mode is JailMode.NAMESPACES else (*SYSTEM_FILES, "/etc/alternatives", "/etc/fonts")
-    return (*SYSTEM_FOLDERS, *policy.readable, *etc, *proc)
+    return (*SYSTEM_FOLDERS, *policy.readable, *SYSTEM_FILES, "/etc/alternatives", "/etc/fonts", *proc)
 
 
 def _go_in(policy: JailPolicy, owner: int, work: str) -> None:

@@ -6,6 +6,7 @@ when a gate fails. Changing an input in place costs as much as one property; lea
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,7 +95,9 @@ def _evaluate(prop: Property, exercise: PackedExercise, case: PackedCase, outcom
         mismatch = form_mismatch(output, case.expected)
         if mismatch:
             return 0.0, mismatch
-    trial = Trial(resolve(case.args), resolve(case.kwargs), output, case.expected, case.name)
+    # Each property gets its own copies: one that runs a model in another mode must not disturb the next.
+    args, kwargs, ours, expected = copy.deepcopy((case.args, dict(case.kwargs), output, case.expected))
+    trial = Trial(resolve(args), resolve(kwargs), ours, expected, case.name)
     try:
         result = prop.holds(trial)
     except Exception as error:  # a property meets whatever a student returns

@@ -7,12 +7,14 @@ constant, identity or permutation may earn half the points.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fourbit.codec import decode
 from fourbit.exam.call import Outcome
@@ -108,6 +110,10 @@ def _permuted(value: Any) -> Any:
     """The same numbers in another order; a scalar moves by one part in three."""
     if isinstance(value, torch.Tensor) and value.numel() > 1:
         return value.flatten().roll(1).reshape(value.shape)
+    if isinstance(value, nn.Sequential):
+        permuted = copy.deepcopy(value)
+        permuted.load_state_dict({key: _permuted(tensor) for key, tensor in value.state_dict().items()})
+        return permuted
     if isinstance(value, dict):
         values = list(value.values())
         return dict(zip(value, values[1:] + values[:1], strict=True)) if len(values) > 1 else value

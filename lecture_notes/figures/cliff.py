@@ -15,21 +15,21 @@ def draw() -> Figure:
     curves = measured["one_shot"]
     x = [100 * s for s in curves["sparsity"]]
     figure, axes = plt.subplots(figsize=(7, 4.2))
-    places = {"uniform": ("one sparsity for each layer", 60), "global": ("one threshold for the network", 85)}
-    for name, (text, at) in places.items():
-        (line,) = axes.plot(x, curves[name], "o-")
-        label_line(line, text, x=at, xytext=(-7, -2), ha="right", va="top")
+    (line,) = axes.plot(x, curves["uniform"], "o-")
+    label_line(line, "one sparsity for each layer", x=60, xytext=(-7, -2), ha="right", va="top")
+    (line,) = axes.plot(x, curves["global"], "o-")
+    axes.text(102, 26, "one threshold for\nthe whole network", color=line.get_color(), va="center")
     (line,) = axes.plot(x, curves["refreshed"], "o-")
-    label_line(line, "+ new statistics", x=95, xytext=(-9, -6), ha="right", va="top")
+    axes.text(102, 45, "+ new statistics", color=line.get_color(), va="center")
     tuned = {100 * float(s): runs for s, runs in measured["fine_tuned"].items() if s != "dense"}
     (line,) = axes.plot(list(tuned), [statistics.fmean(runs) for runs in tuned.values()], "o-")
     for s, runs in tuned.items():
         axes.plot([s, s], [min(runs), max(runs)], color=line.get_color(), lw=4, alpha=0.5)
-    label_line(line, "+ one epoch of\nfine-tuning", xytext=(6, 0))
+    label_line(line, "+ one epoch of\nfine-tuning", xytext=(8, 0))
     dense = statistics.fmean(measured["fine_tuned"]["dense"])
     axes.axhline(dense, color="C6", lw=1.2, ls="--")
     axes.text(1, dense + 1.2, "dense, the same epoch", color="C6", va="bottom")
-    axes.set_xlim(0, 116)
+    axes.set_xlim(0, 136)
     axes.set_xticks([0, 20, 40, 60, 80, 90, 100])
     axes.set_ylim(5, 100)
     axes.set_xlabel("sparsity, % of all weights that are zero")

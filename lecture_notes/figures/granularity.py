@@ -13,7 +13,12 @@ def draw() -> Figure:
     measured = json.loads((Path(__file__).parent / "pruning.json").read_text(encoding="utf-8"))["granularity"]
     x = [100 * s for s in measured["sparsity"]]
     figure, axes = plt.subplots(figsize=(7, 3.8))
-    names = {"weight": "single weights", "four inputs": "vectors of four", "kernel": "kernels", "channel": "output channels"}
+    names = {
+        "weight": "single weights",
+        "four inputs": "vectors of four",
+        "kernel": "kernels",
+        "channel": "output channels",
+    }
     for key, text in names.items():
         (line,) = axes.plot(x, measured[key], "o-")
         label_line(line, text)

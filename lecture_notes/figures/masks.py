@@ -26,7 +26,7 @@ def square(row: int, column: int) -> Path:
 
 def draw() -> Figure:
     generator = np.random.default_rng(3)
-    scale = np.exp(0.5 * generator.normal(size=(SIZE, 1)) + 0.3 * generator.normal(size=(1, SIZE)))
+    scale = np.exp(0.35 * generator.normal(size=(SIZE, 1)) + 0.3 * generator.normal(size=(1, SIZE)))
     w = generator.normal(size=(SIZE, SIZE)) * scale  # rows and columns differ, as they do in networks
     pairs = np.abs(w).reshape(SIZE, SIZE // 4, 4)
     two_of_four = (pairs >= np.sort(pairs, axis=2)[:, :, 2:3]).reshape(SIZE, SIZE)

@@ -9,6 +9,7 @@ them. The sensitivity scan, from which choices are made, uses validation images.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import platform
 import statistics
@@ -21,6 +22,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from fourbit.data import Dataset, load, to_float
+from fourbit.data.assets import FOLDER
 from fourbit.measure import measure_together
 from fourbit.models import build, load_checkpoint
 from fourbit.sparsity import cubic_sparsity, masked, prunable
@@ -44,7 +46,12 @@ def main() -> None:
         "fine_tuned": fine_tuned,
         "gradual": gradual,
     }
-    results: dict[str, Any] = {"torch": torch.__version__, "machine": f"{platform.machine()}, one thread", "seeds": SEEDS}
+    results: dict[str, Any] = {
+        "checkpoint": hashlib.sha256((FOLDER / "teacher20.safetensors").read_bytes()).hexdigest(),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, one thread",
+        "seeds": SEEDS,
+    }
     for name, part in parts.items():
         results[name] = part(data, model)
         print(name, results[name], flush=True)
@@ -165,7 +172,7 @@ def latency(data: Dataset, model: nn.Sequential) -> dict[str, Any]:
 
 
 def thinned(keep: float) -> nn.Sequential:
-    """A network of the same plan whose hidden layers have `keep` of the channels; its weights do not matter for time."""
+    """A network of the same plan whose hidden layers have `keep` of the channels; values do not matter for time."""
     model = build("T4", seed=0).eval()
     layers, channels = copy.deepcopy(model), 1
     for name, layer in model.named_children():

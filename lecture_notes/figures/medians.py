@@ -21,7 +21,7 @@ def draw() -> Figure:
     truth = float(np.median(runs(generator, 200_000)))
     x = np.arange(1, REPEATS + 1)
     figure, axes = plt.subplots(figsize=(7, 3.6))
-    axes.axhline(truth, color=COLORS["gray"], lw=1.2)
+    axes.hlines(truth, 0, REPEATS + 0.6, color=COLORS["gray"], lw=1.2)
     axes.vlines(x, samples[:, RANK - 1], samples[:, RUNS - RANK], color=COLORS["blue"], alpha=0.45, lw=4)
     axes.plot(x, np.median(samples, axis=1), "o", color=COLORS["blue"], ms=4.5)
     axes.plot(x, samples.mean(1), "x", color=COLORS["vermilion"], ms=6, mew=1.8)

@@ -28,7 +28,7 @@ def draw() -> Figure:
         ("fp32, 1 token", 1, 4.0, "blue", (8, -5)),
         ("fp16, 1 token", 1, 2.0, "blue", (8, -5)),
         ("4 bits, 1 token", 1, 0.5, "blue", (-8, 2)),
-        ("fp32, 8 tokens", 8, 4.0, "vermilion", (8, -5)),
+        ("fp32, 8 tokens", 8, 4.0, "vermilion", (9, -14)),
         ("fp32, 64 tokens", 64, 4.0, "vermilion", (4, -14)),
         ("fp32, 512 tokens", 512, 4.0, "vermilion", (4, -14)),
     ]

@@ -12,7 +12,7 @@ FINAL = 0.95
 def draw() -> Figure:
     t = np.linspace(0, 1, 201)
     curves = {"cubic": FINAL * (1 - (1 - t) ** 3), "linear": FINAL * t}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2))
     for name, s in curves.items():
         (line,) = left.plot(t, 100 * s, label=name)
         label_line(line, x=0.35, xytext=(6, -4), ha="left", va="top")

@@ -457,7 +457,7 @@ COUNT_MACS = Exercise(
             (
                 (
                     "output[0].numel() * layer.weight[0].numel()",
-                    "(layer.weight.numel() if isinstance(layer, nn.Linear) else output[0].numel() * layer.weight[0].numel())",
+                    "(1 if isinstance(layer, nn.Linear) else output[0, 0].numel()) * layer.weight.numel()",
                 ),
             ),
             "An nn.Linear works on the last dimension and repeats itself over all others. On (batch, tokens, "
@@ -1737,6 +1737,7 @@ def doubt(logits):
 EXAM = Exam(
     lab="00-measure",
     exercises=(
-        COUNT_PARAMS, CONV_MACS, COUNT_MACS, FILE_BYTES, SUMMARIZE, LINEAR_ROOFLINE, ENERGY, DECODE_BOUND, BELIEVABLE, DOUBT,
+        COUNT_PARAMS, CONV_MACS, COUNT_MACS, FILE_BYTES, SUMMARIZE,
+        LINEAR_ROOFLINE, ENERGY, DECODE_BOUND, BELIEVABLE, DOUBT,
     ),
 )  # fmt: skip

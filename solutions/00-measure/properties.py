@@ -77,7 +77,7 @@ def below_both_roofs(trial: Trial) -> str | None:
     if not 0 < speed <= peak_flops * (1 + ROUNDING):
         return f"attainable {speed:.4g} FLOP/s, but the machine does at most {peak_flops:.4g}"
     if delivered > peak_bandwidth * (1 + ROUNDING):
-        return f"attainable {speed:.4g} FLOP/s would need {delivered:.4g} bytes/s; the memory delivers {peak_bandwidth:.4g}"
+        return f"attainable {speed:.4g} FLOP/s needs {delivered:.4g} bytes/s; the memory delivers {peak_bandwidth:.4g}"
     return None
 
 

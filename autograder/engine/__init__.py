@@ -1,0 +1,6 @@
+"""Running notebooks of strangers fast: a preloaded zygote, forked runners in a jail, restore points, sessions for exams."""
+
+from autograder.engine.client import Runner, Session, Zygote
+from autograder.engine.outcome import CellOutcome, EngineError, SessionReply
+
+__all__ = ["CellOutcome", "EngineError", "Runner", "Session", "SessionReply", "Zygote"]

@@ -1,0 +1,2 @@
+def call_f(ns, arg, payload):
+    return ns["f"](payload)

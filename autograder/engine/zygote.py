@@ -1,0 +1,173 @@
+"""The zygote: one process with one thread that has imported everything and run the prefix, and forks for every submission.
+
+It is started afresh (exec), with a clean environment and nothing in its arguments, and reads what to do from the socket
+that its client passes as a file descriptor. It ends when the client hangs up or is gone.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from autograder.engine import guard
+from autograder.engine.executor import Executor, Handler, resolve
+from autograder.engine.frames import Frame, HungUp, Wire, readable
+from autograder.jail import JailMode, JailPolicy, Limits, enter, processes
+from autograder.jail.warden import remove_leftovers
+
+if TYPE_CHECKING:
+    from autograder.engine.shell import Shell
+
+_LOOK_SECONDS = 2.0
+
+
+class _StartError(Exception):
+    """The message goes to the client as it is."""
+
+
+def main(descriptor: int, client: int) -> NoReturn:
+    """Serve the client at the other end of the socket ``descriptor``; ``client`` is its process id."""
+    control = Wire(socket.socket(fileno=descriptor), max_body=2**31)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder = ""
+    try:
+        frame = control.receive()
+        folder = tempfile.mkdtemp(prefix="fourbit-image-")
+        zygote = _Zygote(control, client, frame.header, folder)
+        zygote.prepare(frame)
+        shutil.rmtree(folder, ignore_errors=True)  # what was made from it lives in memory
+        zygote.serve()
+    except HungUp:
+        pass
+    except _StartError as error:
+        _tell(control, {"say": "failed", "message": str(error)})
+    except BaseException:
+        _tell(control, {"say": "failed", "message": traceback.format_exc()[-6000:]})
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
+
+
+def _tell(control: Wire, header: dict[str, Any]) -> None:
+    try:
+        control.send(header)
+    except HungUp:
+        pass
+
+
+class _Zygote:
+    def __init__(self, control: Wire, client: int, settings: dict[str, Any], folder: str) -> None:
+        self.control, self.client, self.settings = control, client, settings
+        self.work = os.path.join(os.path.realpath(folder), "work")
+        self.mode = JailMode(settings["mode"])
+        self.executor: Executor
+
+    def prepare(self, frame: Frame) -> None:
+        """Import, warm up, run the prefix; then report the prefix's outcomes to the client."""
+        remove_leftovers()
+        os.mkdir(self.work)
+        guard.write_files(frame, self.work)
+        os.chdir(self.work)
+        sys.path.insert(0, "")  # as in a notebook: modules beside it can be imported
+        _preload(self.settings["preload"])
+        handlers = {name: _handler(name) for name in self.settings["handlers"]}
+        from autograder.engine.shell import make_shell  # after the preload, which may choose a figure backend
+
+        shell = make_shell(os.path.join(os.path.dirname(self.work), "ipython"))
+        _warm_up_shell(shell)
+        self.executor = Executor(shell, handlers, shielded=self.mode is not JailMode.PLAIN)
+        outcomes = []
+        sources = [self.control.receive().body.decode() for _ in range(self.settings["prefix"])]
+        for number, source in enumerate(sources, 1):
+            outcome = self.executor.run_prefix(source, self.settings["output_bytes"])
+            if outcome.status != "ok":
+                raise _StartError(f"Cell {number} of the prefix (locked cells at the top) ended with {outcome.message}")
+            outcomes.append(asdict(outcome))
+        threads = os.listdir("/proc/self/task")
+        if len(threads) != 1:
+            raise _StartError(
+                f"After the preload {', '.join(self.settings['preload'])} and the prefix {len(threads)} threads run. A process "
+                "with threads cannot be forked safely: start them in a cell that is not part of the prefix."
+            )
+        gc.collect()
+        gc.freeze()  # the collector would otherwise touch, and so copy, every page in every fork
+        self.control.send({"say": "ready"}, json.dumps(outcomes).encode())
+
+    def serve(self) -> NoReturn:
+        """Fork on request, until the client hangs up or is gone."""
+        while True:
+            # No death signal: that would go off when the client's thread ends, not its process.
+            arrived = readable(self.control.socket, time.monotonic() + _LOOK_SECONDS)
+            processes.reap()
+            if os.getppid() != self.client:
+                raise HungUp("the client is gone")
+            if arrived:
+                self._spawn(self.control.receive_with_descriptors())
+
+    def _spawn(self, frame: Frame) -> None:
+        lifeline, wire = frame.descriptors
+        above = (os.getpid(), self.client)
+        if os.fork():
+            os.close(lifeline)
+            os.close(wire)
+            return
+        self.control.close()
+        limits = Limits(**frame.header["limits"])
+        policy = JailPolicy(self.mode, self.work, tuple(self.settings["readable"]), limits)
+        warden = os.getpid()
+        enter(policy, socket.socket(fileno=lifeline), (wire,))
+        private = self.mode is JailMode.NAMESPACES
+        connection = Wire(socket.socket(fileno=wire), max_body=max(limits.disk_bytes, 2**27))
+        guard.run(connection, policy, self.executor, () if private else (warden, *above))
+
+
+def _handler(name: str) -> Handler:
+    try:
+        return resolve(name)
+    except Exception as error:
+        raise _StartError(f"The session handler {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _preload(modules: list[str]) -> None:
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise _StartError(f"The preload of {name} failed: {type(error).__name__}: {error}") from error
+    if "torch" in sys.modules:
+        _warm_up_torch(sys.modules["torch"])
+    if "matplotlib" in sys.modules:
+        importlib.import_module("matplotlib_inline.backend_inline")
+
+
+def _warm_up_torch(torch: Any) -> None:
+    """One training step: the first one imports half of torch (``torch._dynamo``), which would cost every fork two seconds."""
+    torch.set_num_threads(1)
+    state = torch.get_rng_state()
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    layer(torch.zeros(1, 2)).sum().backward()
+    optimizer.step()
+    torch.set_rng_state(state)
+
+
+def _warm_up_shell(shell: Shell) -> None:
+    """Load what IPython imports late (tracebacks, top-level await), without leaving a trace in the notebook."""
+    shell.stage.emit = lambda output: None
+    for source in ("raise RuntimeError", "import asyncio; await asyncio.sleep(0)"):
+        shell.run_cell(source, store_history=False, silent=True)
+    shell.user_ns.pop("asyncio", None)
+    for name in ("last_type", "last_value", "last_traceback"):
+        if hasattr(sys, name):
+            delattr(sys, name)

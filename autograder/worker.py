@@ -1,0 +1,236 @@
+"""What runs in a grading slot: a pure function from a submission's bytes to a record.
+
+A slot keeps what the class has in common: the template, the exam, and a warm zygote in which the cells at the
+top of the notebook have already run. It reads no course folder and writes nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autograder.assemble import graded_notebook
+from autograder.engine import CellOutcome, EngineError, Zygote
+from autograder.examiner import check_name, examine, not_run
+from autograder.ingest import Ingested, IngestedSubmission, ingest
+from autograder.jail import JailMode, Limits
+from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
+from autograder.template import NotebookTemplate, Template, template_from_bytes
+from autograder.untrusted import Caps, RawSubmission
+
+if TYPE_CHECKING:
+    from autograder import exams
+
+_HEAVY = ("numpy", "torch", "matplotlib", "pandas", "scipy", "sklearn")
+_SEED = 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What every submission of an assignment is graded with.
+
+    Attributes:
+        key: names the bundle's content; slots keep it by this name.
+        exam: the hidden exam's files by name, empty in a course of plain test cells.
+        mode: the isolation to use; None takes the strongest there is.
+    """
+
+    key: str
+    template: bytes
+    exam: Mapping[str, bytes] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    caps: Caps = field(default_factory=Caps)
+    mode: JailMode | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One submission to grade; `key` is the content key that its record will carry."""
+
+    student: str
+    key: str
+    raw: RawSubmission
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What a slot answers: the record, the graded notebooks as JSON text, and which of the student's files belong beside them."""
+
+    record: SubmissionRecord
+    notebooks: Mapping[str, str]
+    kept: tuple[str, ...]
+
+
+class Slot:
+    """The warm state of one grading slot, for one bundle."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.template: Template = template_from_bytes(bundle.template)
+        self.exam = _load_exam(bundle.exam)
+        self._zygotes: dict[str, Zygote] = {}
+        self._without_prefix: dict[str, str] = {}
+
+    def close(self) -> None:
+        for zygote in self._zygotes.values():
+            zygote.close()
+        self._zygotes.clear()
+
+    def grade(self, task: Task) -> Graded:
+        """Grade one submission.
+
+        Raises:
+            EngineError: when this machine cannot run any submission.
+        """
+        started = time.monotonic()
+        submission = ingest(self.template, task.raw, self.bundle.caps)
+        questions: list[QuestionRecord] = []
+        notebooks: dict[str, str] = {}
+        notes = list(submission.notes)
+        for template, ingested in zip(self.template.notebooks, submission.notebooks, strict=True):
+            found, text, told = self._notebook(template, ingested, submission)
+            questions += found
+            notebooks[template.name] = text
+            notes += told
+        record = SubmissionRecord(
+            assignment=self.template.assignment,
+            student=task.student,
+            outcome="graded" if submission.readable else "unreadable",
+            questions=tuple(questions),
+            message="" if submission.readable else plain("; ".join(nb.problem for nb in submission.notebooks)),
+            notes=tuple(plain(note, 1000) for note in notes[:200]),
+            key=task.key,
+            jail=str(self.bundle.mode or self._mode()),
+            seconds=time.monotonic() - started,
+        )
+        return Graded(record, notebooks, tuple(sorted(set(submission.files) - set(self.template.files))))
+
+    def _notebook(
+        self, template: NotebookTemplate, ingested: Ingested, submission: IngestedSubmission
+    ) -> tuple[tuple[QuestionRecord, ...], str, list[str]]:
+        """Return the questions, the graded notebook and the notes of one notebook."""
+        if ingested.problem:
+            return not_run(template, ingested.problem), graded_notebook(template, ingested, {}, {}), [ingested.problem]
+        notes = list(ingested.notes)
+        zygote, prefix = self._zygote(template, ingested.prefix_untouched)
+        if template.name in self._without_prefix:
+            notes.append(self._without_prefix[template.name])
+        with zygote.spawn(self.bundle.limits, submission.files, _SEED) as runner:
+            examined = examine(ingested, runner, self.exam, prefix)
+        return examined.questions, graded_notebook(template, ingested, examined.outputs, examined.verdicts), notes
+
+    def _zygote(self, template: NotebookTemplate, shared: bool) -> tuple[Zygote, dict[int, CellOutcome]]:
+        """Return a started zygote, and the outcomes of the cells that it has already run, by template position."""
+        positions = template.prefix()
+        if shared and positions and template.name not in self._without_prefix:
+            try:
+                zygote = self._started(template.name, tuple(template.cells[p].source for p in positions))
+                return zygote, dict(zip(positions, zygote.prefix_outcomes, strict=True))
+            except EngineError as error:
+                # The instructor's own first cells may fail; each submission then runs them itself, as in nbgrader.
+                self._zygotes.pop(template.name, None)
+                self._without_prefix[template.name] = plain(
+                    f"the cells before the first question do not run: {error}", 500
+                )
+        return self._started("", ()), {}
+
+    def _started(self, name: str, prefix: tuple[str, ...]) -> Zygote:
+        if name not in self._zygotes:
+            zygote = Zygote(
+                preload=self._preload(),
+                prefix=prefix,
+                files=dict(self.template.files),
+                handlers=("autograder.exams:answer",) if self.exam else (),
+                mode=self.bundle.mode,
+            )
+            zygote.start()
+            self._zygotes[name] = zygote
+        return self._zygotes[name]
+
+    def _mode(self) -> str:
+        return next((str(zygote.mode) for zygote in self._zygotes.values()), "")
+
+    def _preload(self) -> tuple[str, ...]:
+        """Return the slow modules that this assignment mentions: imported once here instead of once a submission."""
+        texts = [cell.source for nb in self.template.notebooks for cell in nb.cells if cell.kind == "code"]
+        texts += [data.decode("utf-8", "replace") for name, data in self.template.files.items() if name.endswith(".py")]
+        words = set(re.findall(r"^\s*(?:import|from)\s+(\w+)", "\n".join(texts), re.MULTILINE))
+        wanted = {"numpy", "torch"} if self.exam else set()
+        found = [m for m in _HEAVY if (m in words or m in wanted) and importlib.util.find_spec(m)]
+        return tuple("matplotlib.pyplot" if m == "matplotlib" else m for m in found)
+
+
+def encode(graded: Graded) -> str:
+    """Return a slot's answer as JSON text."""
+    return json.dumps([graded.record.to_json(), dict(graded.notebooks), list(graded.kept)])
+
+
+def decode(text: str) -> Graded:
+    """Return the answer that :func:`encode` wrote, with its record checked.
+
+    Raises:
+        GradingError: when the text is no such answer.
+    """
+    from autograder.results import from_json
+
+    try:
+        record, notebooks, kept = json.loads(text)
+        return Graded(from_json(record), {str(k): str(v) for k, v in notebooks.items()}, tuple(map(str, kept)))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise GradingError(f"a grading slot answered nonsense: {plain(error, 200)}") from None
+
+
+_BUNDLES: dict[str, Bundle] = {}
+_SLOTS: dict[str, Slot] = {}
+
+
+def install(bundle: Bundle) -> None:
+    """Give this process a bundle; slots of other bundles end."""
+    for key in [key for key in _SLOTS if key != bundle.key]:
+        _SLOTS.pop(key).close()
+        _BUNDLES.pop(key, None)
+    _BUNDLES[bundle.key] = bundle
+
+
+def work(key: str, task: Task, bundle: Bundle | None = None) -> str:
+    """Grade `task` in this process; the answer is JSON text, or "" when the process does not know the bundle yet."""
+    if bundle is not None:
+        install(bundle)
+    if key not in _BUNDLES:
+        return ""
+    if key not in _SLOTS:
+        _SLOTS[key] = Slot(_BUNDLES[key])
+    return encode(_SLOTS[key].grade(task))
+
+
+@atexit.register
+def close_slots() -> None:
+    """End this process's zygotes."""
+    while _SLOTS:
+        _SLOTS.popitem()[1].close()
+
+
+def required_exercises(template: Template) -> frozenset[str]:
+    """Return the exercises that this assignment's check cells examine."""
+    names = {check_name(cell) for nb in template.notebooks for cell in nb.cells}
+    return frozenset(names - {""})
+
+
+def _load_exam(files: Mapping[str, bytes]) -> exams.Pack | None:
+    """Return the hidden exam that `files` are; the folder they need while loading is gone afterwards."""
+    if not files:
+        return None
+    from autograder import exams
+
+    with tempfile.TemporaryDirectory(prefix="fourbit-exam-") as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        return exams.load_pack(folder)
