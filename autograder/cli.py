@@ -35,7 +35,7 @@ class ToolsError(FourbitError):
 
 def register(app: typer.Typer) -> None:
     """Add the instructor's commands to `app`."""
-    for command in (build, course):
+    for command in (build, course, grade, demo):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -60,7 +60,8 @@ def build(
     A notebook that somebody has worked in is never overwritten.
     """
     with grading_tools():
-        from autograder.builder import build_all, find_seed
+        from autograder.builder.build import build_all
+        from autograder.builder.pack import find_seed
 
         console = Console()
         root = find_sources()
@@ -102,6 +103,44 @@ def course(
         console.print(f"  fourbit grade {report.labs[0]} --course {report.path}", soft_wrap=True, markup=False)
 
 
+def grade(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    folder: Course = Path(),
+    jobs: Jobs = None,
+    student: Annotated[list[str] | None, typer.Option("--student", "-s", help="Grade only this id; may repeat.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run everything again, changed or not.")] = False,
+    jail: Annotated[str | None, typer.Option(help="namespaces, landlock, or plain: time and size limits only.")] = None,
+) -> None:
+    """Grade a class in the sandbox, into nbgrader's gradebook. Only what has changed is run.
+
+    Works in any nbgrader course folder.
+    """
+    with grading_tools(linux=True):
+        from autograder.grade import grade_assignment
+        from autograder.live import grading_progress
+
+        console = Console()
+        with grading_progress(console, f"Grading {assignment}") as settled:
+            result = grade_assignment(
+                folder, assignment, jobs=jobs, students=student, force=force, jail=_jail(jail), on_progress=settled
+            )
+        report_class(result, console)
+
+
+def demo(
+    lab: Annotated[str, typer.Option(help="The lab that the class hands in.")] = "01-pruning",
+    jobs: Jobs = None,
+) -> None:
+    """Build the labs, grade a simulated class, and show what an instructor gets."""
+    with grading_tools(linux=True):
+        from autograder.demo import run_demo
+
+        console = Console()
+        made = run_demo(find_sources(), console, lab=lab_names(find_sources(), [lab])[0], jobs=jobs)
+        report_class(made.result, console)
+        console.print("[bold]Next[/]  `make lab` opens lab 00 in JupyterLab: be the student.")
+
+
 def find_sources() -> Path:
     """The checkout that the labs are built in: the working directory's, else the one this package lies in.
 
@@ -117,7 +156,7 @@ def find_sources() -> Path:
 
 def lab_names(root: Path, wanted: list[str] | None) -> list[str]:
     """The labs that `wanted` names, by number or name; all that have a source where it names none."""
-    from autograder.builder import lab_names as sources
+    from autograder.builder.build import lab_names as sources
 
     found = sources(root)
     if not wanted:

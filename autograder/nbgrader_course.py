@@ -87,7 +87,7 @@ class NbgraderCourse:
         entries = sorted(base.iterdir()) if base.is_dir() else []
         for entry in entries:
             found = pattern.fullmatch(entry.name)
-            path = entry.joinpath(*parts[where + 1 :])
+            path = entry if entry.is_symlink() else entry.joinpath(*parts[where + 1 :])
             hidden = any(fnmatch(entry.name, glob) for glob in (*self.directory.ignore, ".*"))
             if found and not hidden and (path.is_symlink() or path.exists()):
                 yield found[1], path

@@ -9,33 +9,20 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from autograder.gradebook import open_gradebook
 from autograder.journal import Journal, journal_of, write_atomically
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
+from autograder.results import GradingError, QuestionRecord, SubmissionRecord
 from autograder.template import NotebookTemplate, Template, TemplateCell
 
 _READ_ONLY = 0o444
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the gradebook says about one question of one student; None where nothing is set."""
-
-    score: float
-    auto_score: float | None
-    manual_score: float | None
-    extra_credit: float | None
-    needs_manual_grade: bool
-    comment: str = ""
 
 
 class Store:
@@ -46,19 +33,15 @@ class Store:
     """
 
     def __init__(self, course: NbgraderCourse, template: Template) -> None:
-        from nbgrader.api import Gradebook
-        from sqlalchemy.exc import SQLAlchemyError
-
         self.course = course
         self.template = template
         self.journal: Journal = journal_of(course.root, template.assignment)
+        self.gradebook = open_gradebook(course)
         try:
-            with _own_scripts_first():
-                self.gradebook = Gradebook(course.db_url, course.course_id)
             self._register()
-        except SQLAlchemyError as error:
-            reason = plain(getattr(error, "orig", None) or error, 500)
-            raise GradingError(f"the gradebook {_shown(course.db_url)} cannot be used: {reason}") from None
+        except BaseException:
+            self.gradebook.close()
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -98,34 +81,6 @@ class Store:
             raise
         self._write_files(record.student, notebooks, files, when)
         self.journal.finish(record)
-
-    def standings(self, student: str) -> dict[tuple[str, str], Standing]:
-        """Return what the gradebook holds for `student`, by (notebook, question)."""
-        from nbgrader.api import MissingEntry
-
-        try:
-            submission = self.gradebook.find_submission(self.template.assignment, student)
-        except MissingEntry:
-            return {}
-        found = {}
-        for notebook in submission.notebooks:
-            comments = {comment.name: comment.comment or "" for comment in notebook.comments}
-            for grade in notebook.grades:
-                found[notebook.name, grade.name] = Standing(
-                    grade.score, grade.auto_score, grade.manual_score, grade.extra_credit,
-                    bool(grade.needs_manual_grade), comments.get(grade.name, ""),
-                )  # fmt: skip
-        return found
-
-    def late_penalty(self, student: str) -> float:
-        """Return the late penalty that the gradebook holds for `student`, in points."""
-        from nbgrader.api import MissingEntry
-
-        try:
-            submission = self.gradebook.find_submission(self.template.assignment, student)
-        except MissingEntry:
-            return 0.0
-        return float(sum(notebook.late_submission_penalty or 0.0 for notebook in submission.notebooks))
 
     def _register(self) -> None:
         """Put the assignment into the gradebook if ``nbgrader generate_assignment`` has not, or bring it up to date."""
@@ -287,17 +242,6 @@ def _remove(path: Path) -> None:
             os.unlink(path)
 
 
-@contextmanager
-def _own_scripts_first() -> Iterator[None]:
-    """nbgrader runs the command `alembic` to mark a new database; it lies beside this Python, not always on the PATH."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), before))
-    try:
-        yield
-    finally:
-        os.environ["PATH"] = before
-
-
 def _parse_time(when: str) -> datetime | None:
     """Return a submission time in UTC without its zone, as nbgrader stores it; None when it is not a time."""
     from nbgrader.utils import parse_utc
@@ -309,14 +253,3 @@ def _parse_time(when: str) -> datetime | None:
     except (ValueError, OverflowError, TypeError):
         return None
     return moment if moment.year > 1970 and moment <= datetime.now(UTC).replace(tzinfo=None) else None
-
-
-def _shown(url: str) -> str:
-    """Return a database URL without its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "(an invalid db_url)"

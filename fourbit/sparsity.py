@@ -152,7 +152,9 @@ def unpack(data: bytes, like: nn.Sequential) -> nn.Sequential:
             offset += _FORM.size
             flat, used = _unpack_tensor(data[offset:], by_gaps, count, tensor.numel())
         except (struct.error, ValueError, IndexError):
-            raise FourbitError(f"the file does not hold {name} of {tuple(tensor.shape)}; is it of this network?") from None
+            raise FourbitError(
+                f"the file does not hold {name} of {tuple(tensor.shape)}; is it of this network?"
+            ) from None
         offset += used
         with torch.no_grad():
             tensor.copy_(torch.from_numpy(flat).view(tensor.shape))

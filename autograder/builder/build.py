@@ -74,8 +74,9 @@ def build_lab(
 ) -> BuildReport:
     """Build one lab.
 
-    Writes `labs`/NAME (notebook and exam/, for students), `build`/source/NAME (the same with solutions, for nbgrader)
-    and `build`/exams/NAME (the hidden pack), and nothing else. A notebook that somebody edited or ran stays as it is.
+    Writes `labs`/NAME (notebook and exam/, for students), `build`/source/NAME (the same with solutions, for nbgrader),
+    `build`/exams/NAME (the hidden pack) and `build`/cache, and nothing else. A notebook that somebody edited or ran
+    stays as it is; the new one then goes beside it.
 
     Args:
         name: of the lab's folder, "01-pruning".
@@ -91,8 +92,9 @@ def build_lab(
     labs, build = labs or root / "labs", build or root / "build"
     seed = seed or find_seed(build)
     lab = render_lab(_folder(name, root))
-    visible = pack_files(lab.exam, visible=True, seed=exams.PUBLIC_SEED)
-    hidden = pack_files(lab.exam, visible=False, seed=seed.value)
+    cache = build / "cache" / "packs"
+    visible = pack_files(lab.exam, visible=True, seed=exams.PUBLIC_SEED, cache=cache)
+    hidden = pack_files(lab.exam, visible=False, seed=seed.value, cache=cache)
     writer = Writer(labs, build)
     files = [
         writer.notebook(labs / name / f"{name}.ipynb", release.to_bytes(lab.student)),
@@ -131,7 +133,7 @@ def render_lab(folder: Path) -> Rendered:
             f"{folder / 'exam.py'}: the exam is of lab {exam.exam.lab!r}. Give it the folder's name, {folder.name!r}."
         )
     facts = exam_facts(exam, minutes)
-    check_against_exam(source, facts, minutes)
+    check_against_exam(source, facts)
     instructor, student = release.stamp(expand(source.cells, facts), folder.name)
     return Rendered(source, exam, facts, instructor, student)
 
@@ -144,15 +146,15 @@ def _folder(name: str, root: Path) -> Path:
 
 
 def _read_minutes(path: Path) -> dict[str, float]:
-    """Measured minutes by exercise; empty where nobody has measured yet."""
+    """CPU minutes of the reference by exercise; empty where nobody has measured yet."""
     if not path.is_file():
         return {}
     try:
-        minutes = json.loads(path.read_text(encoding="utf-8"))
+        minutes = json.loads(path.read_text(encoding="utf-8"))["minutes"]
         return {str(name): float(value) for name, value in minutes.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        example = '{"magnitude_mask": 7.5}'
-        raise SourceError(f"{path}: not an object of names and minutes ({error}). It looks like {example}.") from None
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        example = '{"minutes": {"magnitude_mask": 0.05}}'
+        raise SourceError(f"{path}: no measured minutes ({error!r}). It looks like {example}; measure again.") from None
 
 
 def _write_pack_file(writer: Writer, path: Path, data: bytes) -> Written:

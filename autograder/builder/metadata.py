@@ -29,7 +29,12 @@ _HEADING = re.compile(r"#{1,6}\s")
 
 @dataclass(frozen=True)
 class Fact:
-    """What is known of an exercise: points and difficulty (1 to 3) from its exam, minutes as measured, if they were."""
+    """What is known of an exercise.
+
+    Attributes:
+        points, difficulty: from its exam; 1 is a warm-up, 3 is hard.
+        minutes: CPU time that the reference and what follows it up to the next exercise took, where it was measured.
+    """
 
     points: float
     difficulty: int
@@ -37,8 +42,16 @@ class Fact:
 
     def line(self, name: str) -> str:
         """The line that a student reads under the exercise's heading."""
-        minutes = "" if self.minutes is None else f", about {max(round(self.minutes), 1)} min"
-        return f"*Exercise `{name}`: {count(self.points, 'point')}, difficulty {self.difficulty} of 3{minutes}.*"
+        runs = "" if self.minutes is None else f"; runs in {duration(self.minutes)}"
+        return f"*Exercise `{name}`: {count(self.points, 'point')}, difficulty {self.difficulty} of 3{runs}.*"
+
+
+def duration(minutes: float) -> str:
+    """ "under a second", "about 12 s", "about 3 min"."""
+    seconds = minutes * 60
+    if seconds < 1:
+        return "under a second"
+    return f"about {seconds:.0f} s" if seconds < 90 else f"about {minutes:.0f} min"
 
 
 def count(number: float, noun: str) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from autograder import exams
+from autograder.builder.cache import cached, pack_key
 from autograder.builder.metadata import Fact
 from autograder.builder.source import SourceError
 from fourbit.codec import decode
@@ -68,13 +69,22 @@ def exam_facts(lab: exams.Lab, minutes: Mapping[str, float]) -> dict[str, Fact]:
     return {e.name: Fact(float(e.points), e.difficulty, minutes.get(e.name)) for e in lab.exam.exercises}
 
 
-def pack_files(lab: exams.Lab, *, visible: bool, seed: int) -> dict[str, bytes]:
+def pack_files(lab: exams.Lab, *, visible: bool, seed: int, cache: Path | None = None) -> dict[str, bytes]:
     """The files of a pack by name.
 
     Args:
         visible: the student's cases, or the grader's.
         seed: what the cases are drawn from.
+        cache: a folder that keeps the last build's packs, for use until something that they are made from changes.
     """
+    if cache is None:
+        return _make_pack(lab, visible=visible, seed=seed)
+    folder = cache / lab.exam.lab / ("visible" if visible else "hidden")
+    key = pack_key(lab, visible=visible, seed=seed)
+    return cached(folder, key, lambda: _make_pack(lab, visible=visible, seed=seed))
+
+
+def _make_pack(lab: exams.Lab, *, visible: bool, seed: int) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="fourbit-pack-") as scratch:
         exams.write_pack(lab, Path(scratch), visible=visible, seed=seed)
         return {path.name: path.read_bytes() for path in sorted(Path(scratch).iterdir())}

@@ -85,10 +85,20 @@ def _go_in(policy: JailPolicy, owner: int, work: str) -> None:
     limits.apply(policy.limits, alone=alone)
     if policy.mode is not JailMode.PLAIN:
         _give_up_rights(policy, owner, work)
+    _check_readable(policy)
     libc.set_subreaper()
     libc.die_with_parent(parent=0 if policy.mode is JailMode.NAMESPACES else os.getppid())
     libc.set_dumpable(False)
     os.umask(0o077)
+
+
+def _check_readable(policy: JailPolicy) -> None:
+    for path in policy.readable:
+        if not os.access(path, os.R_OK):
+            raise libc.JailError(
+                f"{path} cannot be read by user {os.getuid()}, as whom the submission runs: install Python and the packages where "
+                "every user may read them, or grade as the user who owns them"
+            )
 
 
 def _give_up_rights(policy: JailPolicy, owner: int, work: str) -> None:

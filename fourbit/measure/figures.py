@@ -66,12 +66,14 @@ def roofline(machine: Roofline, groups: Mapping[str, Mapping[str, Point]], title
         axes.loglog(grid, roof, color=COLORS["gray"])
         peak, stream = machine.peak_flops / 1e9, machine.peak_bandwidth / 1e9
         axes.text(grid[-1], peak * 1.1, f"{peak:.0f} GFLOP/s", ha="right", va="bottom", color=COLORS["gray"])
-        axes.text(grid[0], roof[0] * 1.6, f"{stream:.0f} GB/s", ha="left", va="bottom", color=COLORS["gray"])
+        axes.text(grid[0], roof[0] * 2.5, f"{stream:.0f} GB/s", ha="left", va="bottom", color=COLORS["gray"])
         for i, ((label, points), color) in enumerate(zip(groups.items(), COLORS.values(), strict=False)):
             axes.scatter([p[0] for p in points.values()], [p[1] / 1e9 for p in points.values()], color=color, zorder=3)
-            for name, (x, y) in points.items():
-                below: dict[str, Any] = {"xytext": (0, -6), "textcoords": "offset points", "ha": "center", "va": "top"}
-                axes.annotate(name, (x, y / 1e9), color=color, fontsize=8, **below)
+            for k, (name, (x, y)) in enumerate(sorted(points.items(), key=lambda item: item[1])):
+                # Above and below in turn, since neighbors in intensity are often neighbors in speed too.
+                side: dict[str, Any] = {"xytext": (0, 6 if k % 2 else -6), "va": "bottom" if k % 2 else "top"}
+                place = {"textcoords": "offset points", "ha": "center", "fontsize": 8, **side}
+                axes.annotate(name, (x, y / 1e9), color=color, **place)
             _note(axes, 0.98, 0.06 + 0.07 * (len(groups) - 1 - i), label, color)
         axes.set_ylim(top=2.5 * peak)
         axes.set_xlabel("arithmetic intensity, FLOP/byte")
@@ -106,6 +108,7 @@ def lines(
         if log:
             axes.set_xscale("log")
             axes.set_yscale("log")
+        axes.margins(y=0.12)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         axes.set_title(title)

@@ -8,7 +8,7 @@ from fourbit.models.checkpoints import (
     checkpoint_record,
     load_checkpoint,
 )
-from fourbit.models.zoo import PLANS, Plan, build, count_macs, count_parameters, evaluating
+from fourbit.models.zoo import PLANS, Plan, build, count_parameters, evaluating
 
 __all__ = [
     "CHECKPOINTS",
@@ -19,7 +19,6 @@ __all__ = [
     "build",
     "cached_logits",
     "checkpoint_record",
-    "count_macs",
     "count_parameters",
     "evaluating",
     "load_checkpoint",

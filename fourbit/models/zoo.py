@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import nn
@@ -96,32 +95,6 @@ def _add_head(
 def count_parameters(model: nn.Module) -> int:
     """Return the number of trainable values in `model` (weights, biases, batch-normalization scales and shifts)."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-@torch.no_grad()
-def count_macs(model: nn.Module, in_channels: int = 1, size: int = 28) -> int:
-    """Return the multiply-accumulates of one image (`in_channels`, `size`, `size`) in `model`.
-
-    The definition: Conv2d and Linear layers only, each output value costs one MAC per weight it reads; biases,
-    batch normalization, ReLU and pooling count nothing. PyTorch's FlopCounterMode reports twice this number.
-    """
-    total = 0
-
-    def add(layer: nn.Module, _: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        positions = prod(output.shape[2:])  # 1 for Linear
-        total += positions * layer.weight.numel()
-
-    counted = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(add) for layer in counted]
-    try:
-        with evaluating(model):
-            model(torch.zeros(1, in_channels, size, size))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
 
 
 @contextmanager

@@ -18,11 +18,12 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from fourbit import __version__
-from fourbit.data import Dataset, load
+from fourbit.data import Dataset, load, to_float
 from fourbit.data.assets import FOLDER, Asset, record_asset
 from fourbit.data.cache import write_atomically
+from fourbit.measure import total_macs
 from fourbit.models.checkpoints import CheckpointRecord
-from fourbit.models.zoo import build, count_macs, count_parameters
+from fourbit.models.zoo import build, count_parameters
 from fourbit.training import TrainingRun, evaluate, fit
 
 LICENSE = "Apache-2.0; trained on Fashion-MNIST (MIT)"
@@ -103,7 +104,7 @@ def _record(model: nn.Sequential, dataset: Dataset, spec: Spec, run: TrainingRun
         pad=spec.pad,
         seed=spec.seed,
         parameters=count_parameters(model),
-        macs=count_macs(model),
+        macs=total_macs(model, to_float(dataset.val.x[:1])),
         accuracy_val=evaluate(model, dataset.val),
         accuracy_test=evaluate(model, dataset.test),
         cpu_seconds=round(run.cpu_seconds, 1),

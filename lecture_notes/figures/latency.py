@@ -16,7 +16,7 @@ def draw() -> Figure:
     zeros = {name: timing for name, timing in measured.items() if name.startswith("zeros")}
     thinner = [(1 - float(name.split()[1]) ** 2, timing) for name, timing in kept.items()]
     rows = {
-        "zeros in place: the kernel multiplies them": [(float(name.split()[1]), timing) for name, timing in zeros.items()],
+        "zeros in place: the kernel multiplies them": [(float(name.split()[1]), time) for name, time in zeros.items()],
         "fewer channels: a smaller dense network": [(0.0, measured["zeros 0"]), *thinner],
     }
     places = [(50, {"xytext": (0, 9)}), (44, {"xytext": (9, 3), "ha": "left"})]

@@ -1,7 +1,7 @@
 """Bring everything that the notes take from code up to date: values.json and the SVG files.
 
-    python lecture_notes/figures/redraw.py            only what changed
-    python lecture_notes/figures/redraw.py cliff      this figure, whether it changed or not
+python lecture_notes/figures/redraw.py            only what changed
+python lecture_notes/figures/redraw.py cliff      this figure, whether it changed or not
 """
 
 import json

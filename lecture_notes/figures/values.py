@@ -8,8 +8,11 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fourbit.measure import HOROWITZ45, file_size, total_macs
-from fourbit.models import build, count_parameters
+from fourbit.models import build, count_parameters, load_checkpoint
+from fourbit.sparsity import prunable
 
 N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 
@@ -21,8 +24,6 @@ def values() -> dict[str, str]:
 
 def network() -> dict[str, str]:
     """The course's own network and two counting examples."""
-    import torch
-
     model = build("T4", seed=0)
     small = build("S5", seed=0)
     image = torch.zeros(1, 1, 28, 28)
@@ -57,8 +58,8 @@ def coverage(n: int, rank: int) -> float:
 
 
 def statistics_of_medians() -> dict[str, str]:
-    found = {f"coverage.{n}.{j}": f"{100 * coverage(n, j):.1f}" for n, j in ((5, 1), (6, 1), (10, 2), (10, 3), (20, 6), (100, 40))}
-    return found
+    cases = ((5, 1), (10, 2), (10, 3), (20, 6))
+    return {f"coverage.{n}.{j}": f"{100 * coverage(n, j):.1f}" for n, j in cases}
 
 
 def rooflines() -> dict[str, str]:
@@ -166,6 +167,7 @@ def measured() -> dict[str, str]:
     for i, sparsity in enumerate(curves["sparsity"]):
         found |= {f"{kind}.{sparsity:g}": f"{curves[kind][i]:.1f}" for kind in ("global", "uniform", "refreshed")}
     for sparsity, runs in (data["fine_tuned"] | data.get("gradual", {})).items():
+        sparsity = sparsity.replace(" ", ".")
         found[f"tuned.{sparsity}"] = f"{statistics.fmean(runs):.1f}"
         found[f"tuned.{sparsity}.spread"] = f"{max(runs) - min(runs):.1f}"
     for layer, row in data["sensitivity"]["accuracy"].items():
@@ -173,10 +175,29 @@ def measured() -> dict[str, str]:
         found[f"scan.{layer}.0.95"] = f"{row[data['sensitivity']['sparsity'].index(0.95)]:.1f}"
     rows = data["granularity"]
     half = rows["sparsity"].index(0.5)
-    found |= {f"group.{name.replace(' ', '_')}": f"{rows[name][half]:.1f}" for name in ("weight", "four inputs", "kernel", "channel")}
-    found["group.2:4"] = f"{rows['2:4']:.1f}"
+    for name in ("weight", "four inputs", "kernel", "channel"):
+        found[f"group.{name.replace(' ', '_')}"] = f"{rows[name][half]:.1f}"
+    found["group.2-4"] = f"{rows['2:4']:.1f}"
     times = {name: timing["median"] for name, timing in data["latency"].items()}
     found |= {f"ms.{name.replace(' ', '_')}": f"{value:.1f}" for name, value in times.items()}
+    found |= collapse()
     found["speed.half"] = f"{times['zeros 0'] / times['channels 0.5']:.1f}"
     found["speed.quarter"] = f"{times['zeros 0'] / times['channels 0.25']:.1f}"
     return found
+
+
+def collapse() -> dict[str, str]:
+    """What one threshold leaves of the largest layer at 99 %, and how good the luckiest of 20 equal networks looks."""
+    weights = prunable(load_checkpoint("teacher20"))
+    magnitudes = torch.cat([w.abs().flatten() for w in weights.values()]).sort().values
+    threshold = magnitudes[round(0.99 * len(magnitudes)) - 1]
+    error = 100 * math.sqrt(0.905 * 0.095 / 10_000)
+    grid = [-6 + 0.001 * i for i in range(12_000)]
+    normal = statistics.NormalDist()
+    best_of_20 = sum(x * 20 * normal.pdf(x) * normal.cdf(x) ** 19 * 0.001 for x in grid)  # in standard errors
+    return {
+        "collapse.fc1": str(int((weights["fc1"].abs() > threshold).sum())),
+        "collapse.of": f"{weights['fc1'].numel():,}",
+        "se.test": f"{error:.1f}",
+        "se.best": f"{error * best_of_20:.1f}",
+    }

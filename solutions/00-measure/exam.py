@@ -50,19 +50,19 @@ def parameter_cases(seed: int, visible: bool) -> list[Case]:
         Case("deeply nested containers", (deeper,), tags=tags("plain")),
         Case("first layer frozen", (frozen,), tags=tags("frozen", "buffers")),
         Case("one weight frozen, its bias not", (partly,), tags=tags("frozen", "buffers")),
-        Case("tied embedding and output", (_tied(a + b, d, frozen=False),), tags=tags("tied")),
-        Case("tied and frozen", (_tied(c + d, b, frozen=True),), tags=tags("tied", "frozen")),
-        Case("tied pair between norms", (_tied(a + c, b, frozen=False, norm=True),), tags=tags("tied", "buffers")),
+        Case("tied layers", (_tied(a + d, frozen=False),), tags=tags("tied")),
+        Case("tied and frozen", (_tied(c + d + 1, frozen=True),), tags=tags("tied", "frozen")),
+        Case("tied pair between norms", (_tied(b + c + 2, frozen=False, norm=True),), tags=tags("tied", "buffers")),
     ]
 
 
-def _tied(vocabulary: int, width: int, *, frozen: bool, norm: bool = False) -> nn.Sequential:
-    head = nn.Linear(width, vocabulary)
-    model = nn.Sequential(nn.Embedding(vocabulary, width), nn.LayerNorm(width), head)
+def _tied(width: int, *, frozen: bool, norm: bool = False) -> nn.Sequential:
+    """Two layers that share one matrix, as an embedding and an output layer do; each has a bias of its own."""
+    model = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width))
     if norm:
-        model.append(nn.BatchNorm1d(vocabulary))
-    head.weight = model[0].weight
-    head.weight.requires_grad_(not frozen)
+        model.append(nn.BatchNorm1d(width))
+    model[3].weight = model[0].weight
+    model[0].weight.requires_grad_(not frozen)
     return model
 
 
@@ -84,8 +84,9 @@ COUNT_PARAMS = Exercise(
             "tied-twice",
             "a tied parameter counted under each of its names",
             (("model.parameters()", "(p for _, p in model.named_parameters(remove_duplicate=False))"),),
-            "The embedding and the output layer share one tensor. It is stored once, updated once and sent "
-            "once, so it counts once. Walking over names, or over layers one by one, meets it twice.",
+            "Two layers share one tensor, as the embedding and the output layer of many language models do. It "
+            "is stored once, updated once and sent once, so it counts once. Walking over names, or over layers "
+            "one by one, meets it twice.",
             NOTES + "parameters-and-tied-weights",
         ),
         Mistake(
@@ -378,8 +379,7 @@ def model_cases(seed: int, visible: bool) -> list[Case]:
     nested.add_module("head", nn.Linear(c * 16, d))
     tokens = nn.Sequential(nn.Linear(a, b), nn.GELU(), nn.Sequential(nn.Linear(b, a))).eval()
     training = nn.Sequential(nn.Conv2d(a, c, 3), nn.BatchNorm2d(c), nn.Flatten(), nn.Linear(c * 9, b)).train()
-    words = nn.Sequential(nn.Embedding(11, a), nn.LayerNorm(a), nn.Linear(a, b)).eval()
-    ids = torch.randint(0, 11, (3, 2 * d + 1), generator=generator)
+    heads = nn.Sequential(nn.LayerNorm(a), nn.Linear(a, b)).eval()
     return [
         Case("convolutions", (chain, random_input(2, a, 9, 12)), tags=tags("conv")),
         Case("linear layers", (mlp, random_input(3, a)), tags=tags("linear")),
@@ -388,7 +388,7 @@ def model_cases(seed: int, visible: bool) -> list[Case]:
         Case("nested, batch of 2", (nested.eval(), random_input(2, 1, 9, 9)), tags=tags("nested")),
         Case("nested, batch of 5", (nested.eval(), random_input(5, 1, 9, 9)), tags=tags("nested")),
         Case("linear on tokens", (tokens, random_input(2, 2 * d, a)), tags=tags("tokens", "nested")),
-        Case("embedded words", (words, ids), tags=tags("tokens")),
+        Case("linear on tokens and heads", (heads, random_input(3, d + 1, 2, a)), tags=tags("tokens")),
         Case("in training mode", (training, random_input(4, a, 5, 5)), tags=tags("conv")),
     ]
 

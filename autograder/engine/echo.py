@@ -1,2 +1,0 @@
-def call_f(ns, arg, payload):
-    return ns["f"](payload)

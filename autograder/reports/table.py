@@ -1,0 +1,64 @@
+"""The class on a terminal: one line per student in words, and the mistakes that were made most often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from autograder.reports.rows import Row, common_mistakes
+from autograder.reports.wide import number
+from autograder.results import plain
+
+_ORDER = ("tampered", "crashed", "out of memory", "timeout", "error", "failed", "partly", "missing")
+_STYLES = {"passed": "green", "partly": "yellow", "manual": "blue", "missing": "dim"}
+
+
+def class_table(rows: Sequence[Row], title: str = "") -> Table:
+    """Return the class as a rich table; everything that a submission can influence is shown as plain text."""
+    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
+    table.add_column("Student", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("Points", justify="right", no_wrap=True)
+    table.add_column("What happened", overflow="fold", ratio=3)
+    table.add_column("Named mistakes", overflow="fold", ratio=2)
+    for row in rows:
+        points = Text(f"{number(row.score)} / {number(row.max_score)}" if row.record.questions else "-")
+        mistakes = list(dict.fromkeys(q.mistake.name for q in row.record.questions if q.mistake))
+        table.add_row(Text(plain(row.student, 60)), points, _happened(row), Text(", ".join(mistakes)))
+    return table
+
+
+def mistakes_table(rows: Sequence[Row], most: int = 10) -> Table | None:
+    """Return the named mistakes made most often, or None when none was named."""
+    found = common_mistakes(row.record for row in rows)[:most]
+    if not found:
+        return None
+    table = Table(title=Text("Most common mistakes"), title_justify="left", header_style="bold", pad_edge=False)
+    table.add_column("Students", justify="right")
+    table.add_column("Question", no_wrap=True)
+    table.add_column("Mistake", overflow="fold", ratio=1)
+    table.add_column("Why", overflow="fold", ratio=2)
+    for question, name, why, count in found:
+        table.add_row(Text(str(count)), Text(question), Text(name), Text(why, style="dim"))
+    return table
+
+
+def _happened(row: Row) -> Text:
+    """Say in words what became of a submission: the outcome, else the questions by status."""
+    if row.record.outcome != "graded":
+        return Text(f"{row.record.outcome}: {row.record.message}", style="red")
+    text = Text()
+    if row.record.questions and all(q.status in ("passed", "manual") for q in row.record.questions):
+        text.append("all passed", style="green")
+    for status in _ORDER:
+        names = [q.name for q in row.record.questions if q.status == status]
+        if names:
+            listed = ", ".join(names) if len(names) <= 4 else f"{len(names)} questions"
+            text.append("; " if text else "").append(f"{status}: ", style=_STYLES.get(status, "red")).append(listed)
+    waiting = row.waiting()
+    if waiting:
+        text.append("; " if text else "").append(f"{waiting} to grade by hand", style="blue")
+    if row.record.notes:
+        text.append("; " if text else "").append(f"{len(row.record.notes)} notes", style="dim")
+    return text
