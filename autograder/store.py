@@ -178,10 +178,8 @@ class Store:
         if when:
             wanted["timestamp.txt"] = f"{when}\n".encode()
         for name, data in wanted.items():
-            path = folder / name
-            if path.is_dir() and not path.is_symlink():
-                _remove(path)
-            write_atomically(path, data, _READ_ONLY)
+            _make_room(folder, name)
+            write_atomically(folder / name, data, _READ_ONLY)
         for path in sorted(folder.rglob("*"), reverse=True):
             inside = path.relative_to(folder).as_posix()
             if inside not in wanted and not any(name.startswith(inside + "/") for name in wanted):
@@ -230,6 +228,17 @@ def _cell_json(cell: TemplateCell) -> dict[str, Any]:
         "source": cell.source,
     }
     return entry | ({"outputs": [], "execution_count": None} if cell.kind == "code" else {})
+
+
+def _make_room(folder: Path, name: str) -> None:
+    """Remove a folder that stands where a file belongs, and files and links that stand where its folders belong."""
+    path = folder / name
+    if path.is_dir() and not path.is_symlink():
+        _remove(path)
+    for parent in path.relative_to(folder).parents:
+        place = folder / parent
+        if place != folder and (place.is_symlink() or place.is_file()):
+            _remove(place)
 
 
 def _remove(path: Path) -> None:

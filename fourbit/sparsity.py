@@ -68,7 +68,7 @@ def resized(layer: nn.Module, **tensors: torch.Tensor | None) -> nn.Module:
 
 
 def _blank(layer: nn.Module, weight: torch.Tensor, bias: bool) -> nn.Module:
-    options = {"dtype": weight.dtype, "device": weight.device}
+    options: dict[str, Any] = {"dtype": weight.dtype, "device": weight.device}
     if isinstance(layer, nn.Conv2d) and layer.groups == 1:
         names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
         settings: dict[str, Any] = {name: getattr(layer, name) for name in names}

@@ -1,6 +1,7 @@
 """Labs on the site: a student notebook as a page, with its exercises titled and a download.
 
-Reads only what any nbgrader notebook has: grade_id, points, solution and grade of a cell.
+Reads what the builder wrote into each cell's metadata (``fourbit``: role and name, ``nbgrader``: points) and the line
+of facts under an exercise's heading.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from typing import Any
 from problems import StageError
 
 HIDDEN = ("BEGIN SOLUTION", "BEGIN HIDDEN TESTS", "BEGIN MARK SCHEME")
+FACTS = re.compile(r"^\*(?:Exercise `\w+`|Written answer): (?P<facts>[^*]+?)\.?\*\n*", re.MULTILINE)
+TITLES = {"exercise": "Exercise", "written": "Written answer", "prediction": "Prediction"}
 
 
 @dataclass(frozen=True)
-class Exercise:
-    """One question of a lab; `kind` is "code" or "written"."""
+class Question:
+    """One thing that a student answers; `role` is "exercise" or "written", `facts` is "5 points, difficulty 2 of 3"."""
 
     name: str
+    role: str
     points: float
-    kind: str
+    facts: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Lab:
     name: str
     title: str
     cells: tuple[dict[str, Any], ...]
-    exercises: tuple[Exercise, ...]
+    questions: tuple[Question, ...]
 
     @property
     def notebook(self) -> str:
@@ -51,7 +55,7 @@ class Lab:
 
     @property
     def points(self) -> float:
-        return sum(exercise.points for exercise in self.exercises)
+        return sum(question.points for question in self.questions)
 
 
 def read_labs(folder: Path) -> tuple[Lab, ...]:
@@ -70,7 +74,7 @@ def read_lab(path: Path) -> Lab:
         if any(mark in source_of(cell) for mark in HIDDEN):
             raise StageError(f"{where} holds a solution or a hidden test. Run `fourbit build`.")
     heading = next((m[1] for cell in cells if (m := re.search(r"^# (.+)$", source_of(cell), re.MULTILINE))), path.stem)
-    return Lab(path.stem, heading, tuple(cells), tuple(filter(None, map(exercise_of, cells))))
+    return Lab(path.stem, heading, tuple(cells), tuple(questions(cells)))
 
 
 def source_of(cell: dict[str, Any]) -> str:
@@ -79,47 +83,54 @@ def source_of(cell: dict[str, Any]) -> str:
     return source if isinstance(source, str) else "".join(source)
 
 
-def exercise_of(cell: dict[str, Any]) -> Exercise | None:
-    """The question whose points this cell carries, if any."""
-    nbgrader = cell.get("metadata", {}).get("nbgrader", {})
-    if not nbgrader.get("grade"):
-        return None
-    called = re.search(r'^check\("([\w-]+)"\)', source_of(cell), re.MULTILINE)
-    kind = "written" if nbgrader.get("solution") else "code"
-    return Exercise(called[1] if called else nbgrader["grade_id"], float(nbgrader.get("points", 0)), kind)
+def role_of(cell: dict[str, Any]) -> tuple[str, str]:
+    """The role and the name that the builder gave to a cell."""
+    fourbit = cell.get("metadata", {}).get("fourbit", {})
+    return fourbit.get("role", "prose"), fourbit.get("exercise", fourbit.get("name", ""))
+
+
+def questions(cells: list[dict[str, Any]]) -> Iterator[Question]:
+    """What a notebook asks, in order; the facts of a question stand in the prose before it."""
+    points = {}
+    for cell in cells:
+        role, name = role_of(cell)
+        if role in ("check", "written"):
+            points[name] = float(cell["metadata"]["nbgrader"]["points"])
+    facts = ""
+    for cell in cells:
+        role, name = role_of(cell)
+        if role == "prose" and (found := FACTS.findall(source_of(cell))):
+            facts = found[-1]
+        elif role in ("exercise", "written"):
+            yield Question(name, role, points.get(name, 0.0), facts)
+            facts = ""
 
 
 def lab_page(lab: Lab, relink: Callable[[str], str]) -> str:
     """The page of a lab: what it is worth, how to get it, then its cells, the links in its text changed by `relink`."""
-    points = {exercise.name: exercise for exercise in lab.exercises}
     head, body = [], []
     for cell in lab.cells:
-        text = source_of(cell).strip()
+        text = FACTS.sub("", source_of(cell)).strip()
         if not head and re.match(r"# .+", text):
             title, _, text = text.partition("\n")
             head = [title, downloads(lab), contents(lab)]
         if text.strip():
-            body.append(render(cell, text.strip() if cell["cell_type"] == "code" else relink(text.strip()), points))
+            body.append(fenced(text) if cell["cell_type"] == "code" else relink(text.strip()))
+        if title := heading(cell, lab):
+            body.insert(len(body) - bool(text.strip()), title)
     head = head or [f"# {lab.title}", downloads(lab), contents(lab)]
     return "\n\n".join([*head, *body]) + "\n"
 
 
-def render(cell: dict[str, Any], text: str, points: dict[str, Exercise]) -> str:
-    """One cell as Markdown; a student's cell gets a title that links can point to."""
-    nbgrader = cell.get("metadata", {}).get("nbgrader", {})
-    code = "" if cell["cell_type"] != "code" else fenced(text)
-    if not nbgrader.get("solution"):
-        return code or text
-    name = next((name for name in points if name == nbgrader["grade_id"] or defines(text, name)), nbgrader["grade_id"])
-    exercise = points.get(name)
-    what = "Your answer" if cell["cell_type"] != "code" else "Exercise"
-    worth = f" <small>{amount(exercise.points)}</small>" if exercise else ""
-    return f'<p class="exercise" id="{name}">{what} <code>{name}</code>{worth}</p>\n\n{code or text}'
-
-
-def defines(source: str, name: str) -> bool:
-    """Whether a cell defines the function or class `name`."""
-    return re.search(rf"^(?:def|class) {re.escape(name)}\b", source, re.MULTILINE) is not None
+def heading(cell: dict[str, Any], lab: Lab) -> str:
+    """The bar above a cell that the student fills in; links can point to it."""
+    role, name = role_of(cell)
+    if role not in TITLES:
+        return ""
+    facts = next((question.facts for question in lab.questions if (question.role, question.name) == (role, name)), "")
+    anchor = name if role == "exercise" else f"{role}-{name}"
+    small = f" <small>{facts}</small>" if facts else ""
+    return f'<p class="exercise" id="{anchor}">{TITLES[role]} <code>{name}</code>{small}</p>'
 
 
 def fenced(code: str) -> str:
@@ -127,11 +138,6 @@ def fenced(code: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}python\n{code}\n{fence}"
-
-
-def amount(points: float) -> str:
-    """Points in words."""
-    return f"{points:g} point{'' if points == 1 else 's'}"
 
 
 def downloads(lab: Lab) -> str:
@@ -143,15 +149,19 @@ def downloads(lab: Lab) -> str:
 
 
 def contents(lab: Lab) -> str:
-    """A table of the exercises with their points."""
-    rows = [f"| [`{e.name}`](#{e.name}) | {e.kind} | {e.points:g} |" for e in lab.exercises]
-    return "\n".join(["| exercise | answer | points |", "|---|---|--:|", *rows, f"| **all** | | **{lab.points:g}** |"])
+    """A table of what the lab asks, with what is known of each."""
+    rows = []
+    for question in lab.questions:
+        anchor = question.name if question.role == "exercise" else f"{question.role}-{question.name}"
+        about = question.facts.partition(", ")[2]
+        rows.append(f"| [`{question.name}`](#{anchor}) | {question.points:g} | {about} |")
+    return "\n".join(["| question | points | about |", "|---|--:|---|", *rows, f"| **all** | **{lab.points:g}** | |"])
 
 
 def lab_table(labs: tuple[Lab, ...]) -> str:
     """The page that lists the labs."""
     rows = [
-        f"| [{lab.title}]({lab.name}.md) | {len(lab.exercises)} | {lab.points:g} | [zip]({lab.name}/{lab.name}.zip) |"
+        f"| [{lab.title}]({lab.name}.md) | {len(lab.questions)} | {lab.points:g} | [zip]({lab.name}/{lab.name}.zip) |"
         for lab in labs
     ]
     intro = (

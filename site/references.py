@@ -9,7 +9,7 @@ from problems import StageError
 from pybtex.database import Entry, Person, parse_string
 from pybtex.exceptions import PybtexError
 
-CITATION = re.compile(r"\[(@[\w:-]+(?:[;,]\s*@[\w:-]+)*)\]")
+CITATION = re.compile(r"[ ]?\[(@[\w:-]+(?:[;,]\s*@[\w:-]+)*)\]")
 FOOTNOTE = re.compile(r"\[\^([\w:-]+)\]")
 
 
@@ -49,7 +49,7 @@ def describe(entry: Entry) -> str:
     names = [surname(person) for person in authors[:3]] + (["et al."] if len(authors) > 3 else [])
     where = next((fields[key] for key in ("journal", "booktitle", "howpublished", "publisher") if key in fields), "")
     parts = [", ".join(names), f"*{plain(fields['title'])}*", plain(where), fields.get("year", "")]
-    line = ". ".join(part for part in parts if part) + "."
+    line = " ".join(part if part.rstrip("*")[-1] in ".?!" else f"{part}." for part in parts if part)
     address = fields.get("url") or (f"https://doi.org/{fields['doi']}" if "doi" in fields else "")
     note = f" {plain(fields['note'])}." if "note" in fields else ""
     return line + note + (f" [{re.sub(r'^https?://(www[.])?', '', address)}]({address})" if address else "")

@@ -90,6 +90,7 @@ def note_page(text: str, source: str, tree: Tree, bibliography: Bibliography, va
     text = ANCHOR.sub(r"\g<heading> {#\g<id>}", text)
     text = outside_code(text, lambda part: link(part, source, tree.pages[source], tree))
     text = outside_code(text, lambda part: bibliography.cite(part, source))
+    text = outside_code(text, lambda part: re.sub(r"(?<=\d) (?=%)", "\u00a0", part))
     text = IMAGE.sub(lambda match: figure(match, source, tree.root), text)
     return text + bibliography.footnotes(text)
 

@@ -1,5 +1,6 @@
 """Stock nbgrader in a course folder: it releases what the builder releases, and grades to the same points."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -120,13 +121,15 @@ def in_lab(built, monkeypatch, tmp_path):
 
 
 def run(notebook):
-    """Run code cells as plain Python, magics aside; yield each with what it ended in: its last value or its error."""
+    """Run the code cells; yield each with what it ended in: its last value or its error."""
     namespace = {}
     for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
-        lines = [line for line in cell.source.splitlines() if line and not line.startswith(("%", "#"))]
+        *body, last = ast.parse(cell.source.replace("%matplotlib inline", "")).body
         try:
-            exec("\n".join(lines), namespace)
-            yield cell, eval(lines[-1], namespace) if "(" in lines[-1] and lines[-1][0] != " " else None
+            if not isinstance(last, ast.Expr):
+                body, last = [*body, last], ast.Expr(ast.Constant(None))
+            exec(compile(ast.Module(body, []), cell.id, "exec"), namespace)
+            yield cell, eval(compile(ast.Expression(last.value), cell.id, "eval"), namespace)
         except Exception as error:
             yield cell, error
 

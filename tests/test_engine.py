@@ -100,12 +100,11 @@ def test_outputs_come_in_order_and_in_notebook_form(runner: Runner) -> None:
     """
     outcome = runner.run_cell(textwrap.dedent(source))
     assert outcome.status == "ok"
-    # A descriptor's bytes cross a pipe of their own: in order with displays and the cell's end, not with every print.
-    first = outcome.outputs[0]["text"]
-    assert sorted(first.split()) == ["one", "two"]
+    # A descriptor's bytes cross a pipe of their own: before later displays, but in no fixed order with prints.
+    assert sorted(outcome.outputs[0]["text"].split()) == ["one", "two"]
     assert outcome.outputs[1]["data"]["text/html"] == "<b>three</b>"
     assert (outcome.outputs[2]["name"], outcome.outputs[2]["text"]) == ("stderr", "four\n")
-    assert sorted("".join(output["text"] for output in outcome.outputs[3:-1]).split()) == ["five", "six"]
+    assert outcome.outputs[3]["text"] == "five\nsix\n"
     assert outcome.outputs[-1]["output_type"] == "execute_result"
     assert outcome.outputs[-1]["data"]["text/plain"] == "{'seven': 7}"
 
@@ -151,7 +150,6 @@ def test_unknown_mime_types_and_wrong_types_are_dropped(runner: Runner) -> None:
         ip.display_pub.publish({"text/plain": "x", "application/x-evil": "y", "text/html": 5, "application/json": {"a": 1}})
         ip.stage.emit({"output_type": "display_data", "data": [1], "metadata": "no"})
         ip.stage.emit({"output_type": "launch", "data": {}})
-        ip.stage.emit(["not", "an", "output"])
         ip.stage.emit({"output_type": "error", "ename": 3, "evalue": None, "traceback": [1, "line"]})
     """
     outcome = runner.run_cell(textwrap.dedent(source), checkpoint=True)
@@ -159,7 +157,7 @@ def test_unknown_mime_types_and_wrong_types_are_dropped(runner: Runner) -> None:
     assert outcome.outputs[0]["data"] == {"text/plain": "x", "application/json": {"a": 1}}
     assert "launch" not in kinds
     assert all(isinstance(output.get("data", {}), dict) for output in outcome.outputs)
-    assert {"output_type": "error", "ename": "", "evalue": "", "traceback": ["line"]} in outcome.outputs or len(kinds) < 3
+    assert {"output_type": "error", "ename": "", "evalue": "", "traceback": ["line"]} in outcome.outputs
 
 
 def test_seed_makes_runs_repeat(zygote: Zygote) -> None:
@@ -261,7 +259,7 @@ FLOODS = {
     "print": "for _ in range(300):\n    print('x' * 2**20)\nprint('end')",
     "descriptor": "block = b'y' * 2**20\nfor _ in range(300):\n    os.write(1, block)",
     "subprocess": "!head -c 300M /dev/zero",
-    "display": "from IPython.display import HTML, display\ndisplay(HTML('z' * (200 * 2**20)))",
+    "display": "from IPython.display import HTML, display\ndisplay(HTML('z' * (20 * 2**20)))",
     "lines": "for i in range(200_000): print(i)",
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import IO, Any
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, pair
 from autograder.engine.outcome import STATUSES, CellOutcome, EngineError, OutputList, SessionReply, Status, checked_output
 from autograder.jail import JailMode, Limits, detect, interpreter_paths
+from autograder.jail.warden import IMAGE_PREFIX
 from autograder.jail.policy import clean_environment, package_roots
 
 _PATIENCE = 15.0  # seconds that the grader waits after the guard's own deadline
@@ -56,6 +58,7 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: Wire | None = None
         self._errors: IO[bytes] | None = None
+        self._ready = False
 
     def __enter__(self) -> Zygote:
         return self.start()
@@ -85,18 +88,21 @@ class Zygote:
         theirs.close()
         self._control = ours
         ours.max_body = _PREFIX_OUTPUT
+        folder = tempfile.mkdtemp(prefix=f"{IMAGE_PREFIX}{os.getpid()}-")
         try:
-            self._configure(ours)
-        except BaseException:
-            self.close()
-            raise
+            self._configure(ours, folder)
+            self._ready = True
+        finally:
+            if not self._ready:
+                self.close()
+            shutil.rmtree(folder, ignore_errors=True)  # what was made from it lives in the zygote's memory
         return self
 
-    def _configure(self, control: Wire) -> None:
+    def _configure(self, control: Wire, folder: str) -> None:
         deadline = time.monotonic() + self.start_seconds
         settings = {
             "mode": str(self.mode), "preload": self.preload, "handlers": self.handlers, "readable": self.readable,
-            "output_bytes": Limits().output_bytes,
+            "output_bytes": Limits().output_bytes, "folder": folder,
         }  # fmt: skip
         index, body = _pack({**self.files})
         try:
@@ -166,14 +172,14 @@ class Zygote:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5 if self._ready else 0)
+            self._process.kill()
+            self._process.wait()
         if self._errors is not None:
             self._errors.close()
         self._control = self._process = self._errors = None
+        self._ready = False
 
 
 class Runner:
@@ -234,9 +240,8 @@ class Runner:
         if isinstance(reply, str):
             return CellOutcome("crashed", tuple(outputs.items), seconds_used, reply, kept=False)
         status, message = _verdict(reply)
-        kept = reply.header.get("kept") is True
-        self._state_lost = self._state_lost or (not kept and not checkpoint)
-        return CellOutcome(status, tuple(outputs.items), seconds_used, message, kept)
+        self._state_lost = reply.header.get("live") is not True
+        return CellOutcome(status, tuple(outputs.items), seconds_used, message, reply.header.get("kept") is True)
 
     def session(self, handler: str, argument: dict[str, Any], seconds: float = 5.0) -> Session:
         """Fork the state of this moment into a process that answers calls with ``handler``, "package.module:function":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -19,6 +20,7 @@ from autograder.jail import Limits, processes
 _GRACE_SECONDS = 1.5
 _TICK_SECONDS = 0.25
 _READ = 2**16
+_PIPE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Pipes:
         for target, name in ((1, "stdout"), (2, "stderr")):
             reading, writing = os.pipe()
             os.set_blocking(reading, False)
+            with contextlib.suppress(OSError):  # the user's share of pipe memory is used up
+                fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             os.dup2(writing, target, inheritable=True)
             os.close(writing)
             found[reading] = name
@@ -78,6 +82,12 @@ class Pipes:
         except BlockingIOError:
             return self.descriptors[descriptor], ""
 
+    def drop(self, descriptor: int) -> bool:
+        """Read and forget; False, as nothing of it is of use to anyone."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(descriptor, _PIPE_BYTES)
+        return False
+
     def drain_text(self) -> str:
         return "".join(self.read(descriptor)[1] for descriptor in self.descriptors)
 
@@ -89,7 +99,7 @@ class Pipes:
         while True:
             ready = {descriptor for descriptor, _ in poll.poll(1000)}
             for descriptor in ready & self.descriptors.keys():
-                self.read(descriptor)
+                self.drop(descriptor)
             processes.reap()
             if wire.fileno() in ready:
                 return
@@ -226,10 +236,12 @@ class Exchange:
                 pass
 
     def _relay_text(self, descriptor: int) -> bool:
+        if self._cut:
+            return self.pipes.drop(descriptor)
         name, text = self.pipes.read(descriptor)
         if text:
             self._relay(json.dumps({"output_type": "stream", "name": name, "text": text}).encode())
-        return bool(text) and not self._cut
+        return bool(text)
 
     def _relay(self, data: bytes) -> None:
         if self.sent + len(data) > self.budget:

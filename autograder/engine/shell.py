@@ -10,10 +10,11 @@ import builtins
 import getpass
 import io
 import os
+import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from IPython.core.displayhook import DisplayHook
@@ -164,9 +165,16 @@ class Shell(InteractiveShell):  # type: ignore[misc]
 
     def system(self, cmd: str) -> None:
         """``!command``: its output goes where the cell's output goes."""
-        self.stage.flush()
-        done = subprocess.run(self.var_expand(cmd, depth=1), shell=True, stdin=subprocess.DEVNULL, check=False)
-        self.user_ns["_exit_code"] = done.returncode
+        command = self.var_expand(cmd, depth=1)
+        pipes: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, shell=True, **pipes)  # type: ignore[call-overload]
+        try:
+            for data in _arriving(process):
+                sys.stdout.write(data.decode("utf-8", "replace"))
+        finally:
+            process.kill()
+            self.user_ns["_exit_code"] = process.wait()
+            process.stdout.close()
 
     system_piped = system_raw = system
 
@@ -187,6 +195,22 @@ class Shell(InteractiveShell):  # type: ignore[misc]
     def init_display_formatter(self) -> None:
         super().init_display_formatter()
         self.display_formatter.active_types = self.display_formatter.format_types
+
+
+def _arriving(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """What a command prints, as it comes, until it ends (not until what it left in the background ends)."""
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
+    while True:
+        ended = process.poll() is not None
+        if select.select([descriptor], [], [], 0 if ended else 0.05)[0]:
+            data = os.read(descriptor, 2**16)
+            if not data:
+                process.wait()
+                return
+            yield data
+        elif ended:
+            return
 
 
 InteractiveShellABC.register(Shell)

@@ -10,24 +10,20 @@ import gc
 import importlib
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from autograder.engine import guard
 from autograder.engine.executor import Executor, Handler, resolve
 from autograder.engine.frames import Frame, HungUp, Wire, readable
+from autograder.engine.shell import Shell, make_shell
 from autograder.jail import JailMode, JailPolicy, Limits, enter, processes
 from autograder.jail.warden import remove_leftovers
-
-if TYPE_CHECKING:
-    from autograder.engine.shell import Shell
 
 _LOOK_SECONDS = 2.0
 
@@ -40,13 +36,14 @@ def main(descriptor: int, client: int) -> NoReturn:
     """Serve the client at the other end of the socket ``descriptor``; ``client`` is its process id."""
     control = Wire(socket.socket(fileno=descriptor), max_body=2**31)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    folder = ""
+    signal.signal(signal.SIGALRM, lambda number, frame: _end_without(client))
     try:
         frame = control.receive()
-        folder = tempfile.mkdtemp(prefix="fourbit-image-")
-        zygote = _Zygote(control, client, frame.header, folder)
+        signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)  # a prefix may run for ever
+        zygote = _Zygote(control, client, frame.header)
         zygote.prepare(frame)
-        shutil.rmtree(folder, ignore_errors=True)  # what was made from it lives in memory
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         zygote.serve()
     except HungUp:
         pass
@@ -55,8 +52,13 @@ def main(descriptor: int, client: int) -> NoReturn:
     except BaseException:
         _tell(control, {"say": "failed", "message": traceback.format_exc()[-6000:]})
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
+
+
+def _end_without(client: int) -> None:
+    if os.getppid() != client:
+        remove_leftovers()
+        os._exit(1)
 
 
 def _tell(control: Wire, header: dict[str, Any]) -> None:
@@ -67,9 +69,9 @@ def _tell(control: Wire, header: dict[str, Any]) -> None:
 
 
 class _Zygote:
-    def __init__(self, control: Wire, client: int, settings: dict[str, Any], folder: str) -> None:
+    def __init__(self, control: Wire, client: int, settings: dict[str, Any]) -> None:
         self.control, self.client, self.settings = control, client, settings
-        self.work = os.path.join(os.path.realpath(folder), "work")
+        self.work = os.path.join(os.path.realpath(settings["folder"]), "work")
         self.mode = JailMode(settings["mode"])
         self.executor: Executor
 
@@ -80,11 +82,10 @@ class _Zygote:
         guard.write_files(frame, self.work)
         os.chdir(self.work)
         sys.path.insert(0, "")  # as in a notebook: modules beside it can be imported
+        # Before the preload: matplotlib looks for the shell when its inline backend is imported.
+        shell = make_shell(os.path.join(self.settings["folder"], "ipython"))
         _preload(self.settings["preload"])
         handlers = {name: _handler(name) for name in self.settings["handlers"]}
-        from autograder.engine.shell import make_shell  # after the preload, which may choose a figure backend
-
-        shell = make_shell(os.path.join(os.path.dirname(self.work), "ipython"))
         _warm_up_shell(shell)
         self.executor = Executor(shell, handlers, shielded=self.mode is not JailMode.PLAIN)
         outcomes = []

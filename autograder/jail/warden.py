@@ -22,7 +22,8 @@ from types import FrameType
 from autograder.jail import landlock, libc, limits, namespaces, processes, seccomp
 from autograder.jail.policy import DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS, JailMode, JailPolicy
 
-WORK_PREFIX = "fourbit-run-"
+# The name of a temporary folder goes on with the id of the process that removes it, and a dash.
+WORK_PREFIX, IMAGE_PREFIX = "fourbit-run-", "fourbit-image-"
 # The parts of /proc that numerical libraries ask for; the rest of it tells about other processes.
 _HARMLESS_PROC = tuple(f"/proc/{name}" for name in ("cpuinfo", "meminfo", "stat", "version", "filesystems"))
 
@@ -185,12 +186,13 @@ def remove_tree(folder: str) -> None:
 
 
 def remove_leftovers() -> None:
-    """Remove work folders whose warden was itself killed (only what this user owns, only when that process is gone)."""
-    for place in Path(tempfile.gettempdir()).glob(f"{WORK_PREFIX}*-*"):
-        warden = place.name.removeprefix(WORK_PREFIX).split("-")[0]
-        if not warden.isdigit() or os.path.exists(f"/proc/{warden}") or place.is_symlink():
+    """Remove temporary folders whose keeper was itself killed (only what this user owns, only when that process is gone)."""
+    root = os.geteuid() == 0
+    for place in Path(tempfile.gettempdir()).glob("fourbit-*-*-*"):
+        prefix, _, keeper = place.name.rpartition("-")[0].rpartition("-")
+        if prefix + "-" not in (WORK_PREFIX, IMAGE_PREFIX) or not keeper.isdigit():
             continue
-        owners = {os.geteuid()} | ({namespaces.own_id(int(warden))} if os.geteuid() == 0 else set())
+        owners = {os.geteuid()} | ({namespaces.own_id(int(keeper))} if root else set())
         with contextlib.suppress(OSError):
-            if place.lstat().st_uid in owners:
+            if place.lstat().st_uid in owners and not place.is_symlink() and not os.path.exists(f"/proc/{keeper}"):
                 remove_tree(str(place))

@@ -18,14 +18,14 @@ def draw() -> Figure:
     (line,) = axes.plot(x, curves["uniform"], "o-")
     label_line(line, "one sparsity for each layer", x=60, xytext=(-7, -2), ha="right", va="top")
     (line,) = axes.plot(x, curves["global"], "o-")
-    axes.text(102, 26, "one threshold for\nthe whole network", color=line.get_color(), va="center")
+    axes.text(102, 20, "one threshold for\nthe whole network", color=line.get_color(), va="center")
     (line,) = axes.plot(x, curves["refreshed"], "o-")
-    axes.text(102, 45, "+ new statistics", color=line.get_color(), va="center")
+    axes.text(102, 50, "+ new statistics", color=line.get_color(), va="center")
     tuned = {100 * float(s): runs for s, runs in measured["fine_tuned"].items() if s != "dense"}
     (line,) = axes.plot(list(tuned), [statistics.fmean(runs) for runs in tuned.values()], "o-")
     for s, runs in tuned.items():
         axes.plot([s, s], [min(runs), max(runs)], color=line.get_color(), lw=4, alpha=0.5)
-    label_line(line, "+ one epoch of\nfine-tuning", xytext=(8, 0))
+    axes.text(102, 72, "+ one epoch of\nfine-tuning", color=line.get_color(), va="center")
     dense = statistics.fmean(measured["fine_tuned"]["dense"])
     axes.axhline(dense, color="C6", lw=1.2, ls="--")
     axes.text(1, dense + 1.2, "dense, the same epoch", color="C6", va="bottom")

@@ -39,7 +39,7 @@ def draw() -> Figure:
         "columns: input channels": kept(w, SIZE, 1),
     }
     norm = (np.abs(w) ** 2).sum()
-    figure, panels = plt.subplots(2, 3, figsize=(7, 5))
+    figure, panels = plt.subplots(2, 3, figsize=(7, 5.2))
     for axes, (name, mask) in zip(panels.flat, masks.items(), strict=True):
         squares = Path.make_compound_path(*(square(row, column) for row, column in np.argwhere(mask)))
         axes.add_patch(PathPatch(squares, facecolor=COLORS["blue"], edgecolor="none"))

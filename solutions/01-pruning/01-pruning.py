@@ -747,11 +747,11 @@ def shrink(model, keep):
 predict("zeros-time", ..., "time with 90 % zeros anywhere, as a share of the dense one's, %")
 
 # %% prediction="channels-time"
-predict("channels-time", ..., "time with half of the channels (a quarter of the MACs), as a share of the dense one's, %")
+predict("channels-time", ..., "time with half of the channels (a quarter of the MACs), as a share of dense, %")
 
 # %% role="measure"
 def strongest_channels(net, share):
-    """Of each layer but the last: the channels with the largest norm times batch-normalization scale, ascending."""
+    """For each layer but the last, the channels with the largest norm times batch-normalization scale, ascending."""
     keep, scales = {}, dict(net.named_children())
     for name, w in prunable(net).items():
         if name != "fc2":
@@ -892,7 +892,8 @@ for name, net in singles.items():
     axes.plot(file_bytes(net) / 1000, accuracy(net), "D", color=COLORS["gray"])
     below = "half" in name or "99" in name
     place = {"xytext": (0, -8 if below else 6), "va": "top" if below else "bottom", "ha": "center", "fontsize": 8}
-    axes.annotate(name.replace(" + ", "\n+ "), (file_bytes(net) / 1000, accuracy(net)), textcoords="offset points", **place)
+    at = (file_bytes(net) / 1000, accuracy(net))
+    axes.annotate(name.replace(" + ", "\n+ "), at, textcoords="offset points", **place)
 axes.set(xscale="log", xlabel="file, kB", ylabel="validation accuracy, %", xlim=(20, 3000), ylim=(0, 108))
 axes.set_title("The front: accuracy over real bytes")
 axes.set_xticks([30, 100, 300, 1000], ["30", "100", "300", "1,000"])

@@ -74,48 +74,49 @@ MAGNITUDE = Exercise(
             "signed-values",
             "the sign counts",
             "magnitude",
-            "You rank the weights by value, so every large negative weight goes first. What a weight contributes depends "
-            "on how far it is from zero: rank |w|.",
+            "You rank the weights by value, so every large negative weight goes first. What a weight contributes "
+            "depends on how far it is from zero: rank |w|.",
             ("w.abs().flatten()", "w.flatten()"),
         ),
         mistake(
             "removes-the-largest",
             "the largest go",
             "magnitude",
-            "Your order runs the wrong way: the weights that matter most are removed. Look at one row by eye: the zeros "
-            "should stand where |w| is small.",
+            "Your order runs the wrong way: the weights that matter most are removed. Look at one row by eye: the "
+            "zeros should stand where |w| is small.",
             ("argsort(stable=True)", "argsort(descending=True, stable=True)"),
         ),
         mistake(
             "inverted-mask",
             "True means removed",
             "sparsity-and-density",
-            "The weights are the right ones, but True marks those that go. A mask is multiplied with the weight, so True "
-            "has to mean kept; the other convention would keep exactly what you wanted to drop.",
+            "The weights are the right ones, but True marks those that go. A mask is multiplied with the weight, "
+            "so True has to mean kept; the other convention would keep exactly what you wanted to drop.",
             ("return mask.view(w.shape)", "return ~mask.view(w.shape)"),
         ),
         mistake(
             "density-for-sparsity",
             "sparsity read as density",
             "sparsity-and-density",
-            "At sparsity s you keep a fraction s of the weights. Sparsity is the fraction of zeros, density the fraction "
-            "that stays; the two agree only at one half, which is why a test at 50 % never finds this.",
+            "At sparsity s you keep a fraction s of the weights. Sparsity is the fraction of zeros, density the "
+            "fraction that stays; the two agree only at one half, which is why a test at 50 % never finds this.",
             (SOLVE_MAGNITUDE, "removed = w.numel() - round(sparsity * w.numel())"),
         ),
         mistake(
             "floor-count",
             "the count is cut off",
             "ties-and-exact-counts",
-            "int() cuts the fraction off, so a layer comes out one weight too dense whenever s n is not whole. The contract "
-            "says round(s n); over many small tensors the difference adds up in the size of the file.",
+            "int() cuts the fraction off, so a layer comes out one weight too dense whenever s n is not whole. The "
+            "contract says round(s n); over many small tensors the difference adds up in the size of the file.",
             (SOLVE_MAGNITUDE, "removed = int(sparsity * w.numel())"),
         ),
         mistake(
             "strict-threshold",
             "a threshold with > removes ties",
             "ties-and-exact-counts",
-            "You keep |w| > threshold, and every weight that equals the threshold goes with it. Quantized or zeroed layers "
-            "are full of equal magnitudes, so you remove far more than you were asked to. Choose by rank, not by value.",
+            "You keep |w| > threshold, and every weight that equals the threshold goes with it. Quantized or "
+            "zeroed layers are full of equal magnitudes, so you remove far more than you were asked to. Choose by "
+            "rank, not by value.",
             (
                 SOLVE_MAGNITUDE,
                 SOLVE_MAGNITUDE + "\n    if removed:\n"
@@ -126,8 +127,8 @@ MAGNITUDE = Exercise(
             "loose-threshold",
             "a threshold with >= keeps ties",
             "ties-and-exact-counts",
-            "You keep |w| >= threshold, so all weights that equal the threshold stay and too few are removed. With equal "
-            "magnitudes no threshold gives the exact count; rank the weights instead.",
+            "You keep |w| >= threshold, so all weights that equal the threshold stay and too few are removed. With "
+            "equal magnitudes no threshold gives the exact count; rank the weights instead.",
             (
                 SOLVE_MAGNITUDE,
                 SOLVE_MAGNITUDE + "\n    if removed < w.numel():\n"
@@ -138,8 +139,8 @@ MAGNITUDE = Exercise(
             "kth-value-zero",
             "kthvalue(0)",
             "ties-and-exact-counts",
-            "At sparsity 0 you ask for the 0th smallest value, which does not exist: kthvalue counts from 1. Nothing to "
-            "remove is a case of its own, and it does occur: the first point of every sensitivity scan.",
+            "At sparsity 0 you ask for the 0th smallest value, which does not exist: kthvalue counts from 1. "
+            "Nothing to remove is a case of its own, and it does occur: the first point of every sensitivity scan.",
             (
                 SOLVE_MAGNITUDE,
                 SOLVE_MAGNITUDE + "\n    w.abs().flatten().kthvalue(removed)",
@@ -149,16 +150,17 @@ MAGNITUDE = Exercise(
             "fraction-of-the-maximum",
             "sparsity read as a threshold",
             "magnitude",
-            "You remove weights below s times the largest one. How many that is depends on the shape of the distribution: "
-            "one outlier and nearly everything goes. Sparsity is a number of weights, so count.",
+            "You remove weights below s times the largest one. How many that is depends on the shape of the "
+            "distribution: one outlier and nearly everything goes. Sparsity is a number of weights, so count.",
             (SOLVE_MAGNITUDE, "removed = int((w.abs() <= sparsity * w.abs().max()).sum())"),
         ),
         mistake(
             "quota-for-each-row",
             "every row gives the same share",
             "global-vs-uniform",
-            "You remove the same fraction of every row. The contract ranks the whole tensor: rows of small weights should "
-            "give more. Equal shares are another granularity, and they remove weights larger than some that stay.",
+            "You remove the same fraction of every row. The contract ranks the whole tensor: rows of small weights "
+            "should give more. Equal shares are another granularity, and they remove weights larger than some that "
+            "stay.",
             (
                 SOLVE_MAGNITUDE,
                 SOLVE_MAGNITUDE + "\n    if w.ndim > 1 and len(w) > 1:\n"
@@ -227,8 +229,8 @@ NM = Exercise(
             "output-dimension",
             "groups along the output channels",
             "reduction-dimension",
-            "Your groups run over output channels. The hardware skips products inside one dot product, so the zeros must be "
-            "spread evenly along the dimension that is summed: the input channels, dimension 1.",
+            "Your groups run over output channels. The hardware skips products inside one dot product, so the "
+            "zeros must be spread evenly along the dimension that is summed: the input channels, dimension 1.",
             (NM_BODY, "w = w.transpose(0, 1)\n    size = w.shape[1] // m * m"),
             ("    return mask", "    return mask.transpose(0, 1)"),
         ),
@@ -236,20 +238,22 @@ NM = Exercise(
             "memory-order",
             "groups in memory order",
             "reduction-dimension",
-            "You group weights as they lie in memory, so in a convolution a group holds neighbors of one 3x3 kernel. A "
-            "matrix multiplication reads input channels one after the other; group along dimension 1 only.",
+            "You group weights as they lie in memory, so in a convolution a group holds neighbors of one 3x3 "
+            "kernel. A matrix multiplication reads input channels one after the other; group along dimension 1 "
+            "only.",
             (
                 NM_BODY,
                 "if w.ndim == 4 and w.numel() % m == 0:\n"
-                "        return nm_mask(w.reshape(-1, w.shape[2] * w.shape[3] * w.shape[1]), n, m).view(w.shape)\n    " + NM_BODY,
+                "        return nm_mask(w.reshape(-1, w.shape[2] * w.shape[3] * w.shape[1]), n, m).view(w.shape)\n    "
+                + NM_BODY,
             ),
         ),
         mistake(
             "strided-groups",
             "every m-th channel instead of m consecutive",
             "n-m",
-            "A group of yours takes channels that lie in // m apart. N:M means m neighbors: the index stored with each kept "
-            "weight has only log2(m) bits and counts within such a group.",
+            "A group of yours takes channels that lie in // m apart. N:M means m neighbors: the index stored with "
+            "each kept weight has only log2(m) bits and counts within such a group.",
             (NM_GROUPS, "groups = w[:, :size].abs().movedim(1, -1).unflatten(-1, (m, -1)).transpose(-1, -2)"),
             (NM_BACK, "mask[:, :size] = kept.transpose(-1, -2).flatten(-2).movedim(-1, 1)"),
         ),
@@ -257,7 +261,8 @@ NM = Exercise(
             "removes-n",
             "n removed instead of n kept",
             "n-m",
-            "You remove n of every m. N:M names what stays: 2:4 hides the slip because half is half, 1:4 and 5:8 show it.",
+            "You remove n of every m. N:M names what stays: 2:4 hides the slip because half is half, 1:4 and 5:8 "
+            "show it.",
             ("order[..., :n]", "order[..., : m - n]"),
         ),
         mistake(
@@ -271,31 +276,32 @@ NM = Exercise(
             "signed-groups",
             "the sign counts",
             "magnitude",
-            "You rank values, not magnitudes, so large negative weights are the first to go. Take abs() before you compare.",
+            "You rank values, not magnitudes, so large negative weights are the first to go. Take abs() before you "
+            "compare.",
             ("w[:, :size].abs()", "w[:, :size]"),
         ),
         mistake(
             "tail-removed",
             "the incomplete group is dropped",
             "n-m",
-            "The last in % m input channels come out as zeros. Nothing can be skipped in an incomplete group, so libraries "
-            "leave it dense; a first layer with 3 input channels would otherwise vanish.",
+            "The last in % m input channels come out as zeros. Nothing can be skipped in an incomplete group, so "
+            "libraries leave it dense; a first layer with 3 input channels would otherwise vanish.",
             (NM_TAIL, "mask = torch.zeros_like(w, dtype=torch.bool)"),
         ),
         mistake(
             "divisible-only",
             "fails when m does not divide the channels",
             "n-m",
-            "You reshape all input channels into groups of m, which fails as soon as m does not divide them. Every network "
-            "for images starts with 1 or 3 channels: split the tail off first.",
+            "You reshape all input channels into groups of m, which fails as soon as m does not divide them. Every "
+            "network for images starts with 1 or 3 channels: split the tail off first.",
             (NM_BODY, "size = w.shape[1]"),
         ),
         mistake(
             "threshold-in-a-group",
             "equal magnitudes all stay",
             "ties-and-exact-counts",
-            "You keep everything at or above the n-th largest of a group, so equal magnitudes keep more than n. The 2:4 "
-            "format has room for exactly two values; choose by rank.",
+            "You keep everything at or above the n-th largest of a group, so equal magnitudes keep more than n. "
+            "The 2:4 format has room for exactly two values; choose by rank.",
             (
                 "    mask[:, :size] = ",
                 "    kept = groups >= groups.topk(n, dim=-1).values[..., -1:]\n    mask[:, :size] = ",
@@ -305,8 +311,8 @@ NM = Exercise(
             "not-in-groups",
             "n of m over the whole row",
             "granularity",
-            "You keep the right number of each row, but not of each group of m. That is fine-grained sparsity: more accurate, "
-            "and without the fixed pattern that hardware needs.",
+            "You keep the right number of each row, but not of each group of m. That is fine-grained sparsity: "
+            "more accurate, and without the fixed pattern that hardware needs.",
             (NM_GROUPS, NM_GROUPS + ".flatten(-2).unsqueeze(-2)"),
             ("order[..., :n]", "order[..., : size // m * n]"),
         ),
@@ -348,7 +354,13 @@ def _filled(layer: nn.Module, g: torch.Generator) -> nn.Module:
 
 
 def network(
-    g: torch.Generator, widths: tuple[int, int], hidden: int, *, norm: bool = True, bias: bool = False, dropout: bool = False
+    g: torch.Generator,
+    widths: tuple[int, int],
+    hidden: int,
+    *,
+    norm: bool = True,
+    bias: bool = False,
+    dropout: bool = False,
 ) -> nn.Sequential:
     """conv (stride 2) - [bn] - relu - conv - [bn] - relu - pool - flatten - fc1 - relu - fc2, 5 classes, float64."""
     a, b = widths
@@ -401,14 +413,26 @@ def shrink_cases(seed: int, visible: bool) -> list[Case]:
             (single(g, (a, b), h), {"conv0": picked(g, a, a - 2)}),
             tags=tags("convolution"),
         ),
-        Case("no batch normalization", (single(g, (a, b), h, norm=False), {"conv0": picked(g, a, a // 2)}), tags=tags("convolution")),
+        Case(
+            "no batch normalization",
+            (single(g, (a, b), h, norm=False), {"conv0": picked(g, a, a // 2)}),
+            tags=tags("convolution"),
+        ),
         Case(
             "convolutions with biases",
             (single(g, (a, b), h, bias=True, norm=False), {"conv0": picked(g, a, a - 1)}),
             tags=tags("bias"),
         ),
-        Case("last convolution before flatten", (single(g, (a, b), h), {"conv1": picked(g, b, b - 2)}), tags=tags("flatten")),
-        Case("hidden units of fc1", (single(g, (a, b), h, norm=False), {"fc1": picked(g, h, h - 4)}), tags=tags("bias")),
+        Case(
+            "last convolution before flatten",
+            (single(g, (a, b), h), {"conv1": picked(g, b, b - 2)}),
+            tags=tags("flatten"),
+        ),
+        Case(
+            "hidden units of fc1",
+            (single(g, (a, b), h, norm=False), {"fc1": picked(g, h, h - 4)}),
+            tags=tags("bias"),
+        ),
         Case(
             "every layer, in another order",
             (
@@ -440,64 +464,69 @@ SHRINK = Exercise(
             "fresh-statistics",
             "batch normalization starts from scratch",
             "shrink",
-            "The smaller BatchNorm2d keeps weight and bias but has mean 0 and variance 1. The running statistics belong to the "
-            "channel as much as its filter does: they are buffers, so they are easy to forget, and they must be selected too.",
+            "The smaller BatchNorm2d keeps weight and bias but has mean 0 and variance 1. The running statistics "
+            "belong to the channel as much as its filter does: they are buffers, so they are easy to forget, and "
+            "they must be selected too.",
             ("layer.state_dict().items() if value.ndim", "layer.named_parameters()"),
         ),
         mistake(
             "first-channels-of-norm",
             "batch normalization of the first k channels",
             "permutation-equivalence",
-            "Filters are selected, but batch normalization takes the first k entries. Channel 5's filter now runs with channel "
-            "2's mean. Shapes fit, nothing raises; only comparing outputs finds it.",
-            (SHRINK_BN, "layers[name] = resized(layer, **{key: value[: len(kept)] for key, value in tensors.items()})"),
+            "Filters are selected, but batch normalization takes the first k entries. Channel 5's filter now runs "
+            "with channel 2's mean. Shapes fit, nothing raises; only comparing outputs finds it.",
+            (
+                SHRINK_BN,
+                "layers[name] = resized(layer, **{key: value[: len(kept)] for key, value in tensors.items()})",
+            ),
         ),
         mistake(
             "first-channels-of-next",
             "the next layer reads its first k inputs",
             "channel-pruning",
-            "The next layer keeps its first k input slices instead of those whose channels stayed. It then multiplies the "
-            "activations of one channel by the weights that were trained for another.",
+            "The next layer keeps its first k input slices instead of those whose channels stayed. It then "
+            "multiplies the activations of one channel by the weights that were trained for another.",
             (SHRINK_COLUMNS, "columns = torch.arange(len(kept) * span)"),
         ),
         mistake(
             "flatten-order",
             "the flatten boundary in the wrong order",
             "flatten-boundary",
-            "After a flatten one channel owns h * w neighboring columns: c * h * w to (c + 1) * h * w - 1. You select as if the "
-            "channel index ran fastest, as it would in an N, H, W, C layout.",
+            "After a flatten one channel owns h * w neighboring columns: c * h * w to (c + 1) * h * w - 1. You "
+            "select as if the channel index ran fastest, as it would in an N, H, W, C layout.",
             (SHRINK_COLUMNS, "columns = (kept + torch.arange(span)[:, None] * width).flatten()"),
         ),
         mistake(
             "flatten-as-channels",
             "a channel after flatten owns one column",
             "flatten-boundary",
-            "At the flatten boundary you keep one column for each kept channel. A channel of h x w positions becomes h * w "
-            "features there, so the linear layer must keep h * w columns for each.",
+            "At the flatten boundary you keep one column for each kept channel. A channel of h x w positions "
+            "becomes h * w features there, so the linear layer must keep h * w columns for each.",
             (SHRINK_COLUMNS, "columns = kept"),
         ),
         mistake(
             "whole-bias",
             "the bias is not selected with its filter",
             "channel-pruning",
-            "Each output channel has one bias value, and you keep the first k of them. Select the bias with the same index "
-            "as the filters.",
+            "Each output channel has one bias value, and you keep the first k of them. Select the bias with the "
+            "same index as the filters.",
             ("layer.bias.detach()[kept]", "layer.bias.detach()[: len(kept)]"),
         ),
         mistake(
             "bias-lost",
             "the bias disappears",
             "shrink",
-            "The new layers have no bias. The networks that you tried may not have had one in the convolutions, but linear "
-            "layers do: carry over every tensor that the old layer has.",
+            "The new layers have no bias. The networks that you tried may not have had one in the convolutions, "
+            "but linear layers do: carry over every tensor that the old layer has.",
             ("None if layer.bias is None else layer.bias.detach()[kept]", "None"),
         ),
         mistake(
             "zeroed-not-removed",
             "zeros instead of a smaller layer",
             "latency-of-zeros",
-            "You set the removed channels to zero and keep the shapes. The file is as large and the network as slow as before: "
-            "a dense kernel multiplies the zeros. Besides, bias and normalization turn a zero filter into a constant.",
+            "You set the removed channels to zero and keep the shapes. The file is as large and the network as "
+            "slow as before: a dense kernel multiplies the zeros. Besides, bias and normalization turn a zero "
+            "filter into a constant.",
             (
                 "return nn.Sequential(layers).eval()",
                 "masked = copy.deepcopy(model)\n"
@@ -512,16 +541,16 @@ SHRINK = Exercise(
             "inputs-untouched",
             "the next layer keeps all its inputs",
             "channel-pruning",
-            "You removed filters, but the layer behind still expects the old number of channels, so the network cannot run. "
-            "A channel has two ends: the filter that makes it and the slice that reads it.",
+            "You removed filters, but the layer behind still expects the old number of channels, so the network "
+            "cannot run. A channel has two ends: the filter that makes it and the slice that reads it.",
             ("            if kept is not None:", "            if False:"),
         ),
         mistake(
             "settings-lost",
             "stride and padding back to the defaults",
             "shrink",
-            "You built the new convolution from its sizes alone, so stride and padding are those of a fresh layer. Feature maps "
-            "change their size and the output is that of another network.",
+            "You built the new convolution from its sizes alone, so stride and padding are those of a fresh layer. "
+            "Feature maps change their size and the output is that of another network.",
             (
                 "            layers[name] = resized(layer, weight=weight[kept], bias=bias)",
                 "            if isinstance(layer, nn.Conv2d):\n"
@@ -543,8 +572,8 @@ SHRINK = Exercise(
             "order-ignored",
             "the given order is sorted away in one place",
             "permutation-equivalence",
-            "You sort the kept channels where the next layer reads them, but not where they are made. With ascending indices "
-            "nothing shows; with any other order the two ends no longer match.",
+            "You sort the kept channels where the next layer reads them, but not where they are made. With "
+            "ascending indices nothing shows; with any other order the two ends no longer match.",
             (SHRINK_COLUMNS, "columns = (kept.sort().values[:, None] * span + torch.arange(span)).flatten()"),
         ),
     ),
@@ -607,78 +636,80 @@ REESTIMATE = Exercise(
             "not-reset",
             "the old statistics still count",
             "batch-norm-after-pruning",
-            "You average on top of the old running statistics, which describe the network before pruning. Start from nothing: "
-            "reset_running_stats().",
+            "You average on top of the old running statistics, which describe the network before pruning. Start "
+            "from nothing: reset_running_stats().",
             (BN_RESET, "pass"),
         ),
         mistake(
             "default-momentum",
             "momentum 0.1 keeps most of the start",
             "batch-norm-after-pruning",
-            "With momentum 0.1 the result is an exponential average that began at mean 0 and variance 1: after one batch nine "
-            "tenths are still that. momentum=None is PyTorch's plain average.",
+            "With momentum 0.1 the result is an exponential average that began at mean 0 and variance 1: after one "
+            "batch nine tenths are still that. momentum=None is PyTorch's plain average.",
             (BN_NONE, "pass"),
         ),
         mistake(
             "last-batch",
             "only the last batch counts",
             "batch-norm-after-pruning",
-            "With momentum 1 each batch overwrites the one before, so the last one alone decides. Average over all of them.",
+            "With momentum 1 each batch overwrites the one before, so the last one alone decides. Average over all "
+            "of them.",
             (BN_NONE, "norm.momentum = 1.0"),
         ),
         mistake(
             "first-batch",
             "only the first batch counts",
             "batch-norm-after-pruning",
-            "You looked at one batch and ignored the rest. One batch is a noisy estimate; that is why there is a list.",
+            "You looked at one batch and ignored the rest. One batch is a noisy estimate; that is why there is a "
+            "list.",
             ("for x in batches:", "for x in batches[:1]:"),
         ),
         mistake(
             "evaluation-mode",
             "nothing is measured in evaluation mode",
             "evaluation-pitfalls",
-            "In evaluation mode a BatchNorm2d uses its running statistics and never updates them. The forward passes left only "
-            "what the reset wrote: mean 0, variance 1.",
+            "In evaluation mode a BatchNorm2d uses its running statistics and never updates them. The forward "
+            "passes left only what the reset wrote: mean 0, variance 1.",
             ("        norm.train()\n", ""),
         ),
         mistake(
             "learned-scale-reset",
             "the learned scale and shift are gone",
             "batch-norm-after-pruning",
-            "reset_parameters() sets weight to 1 and bias to 0 as well. Those were learned; only the running statistics are "
-            "stale.",
+            "reset_parameters() sets weight to 1 and bias to 0 as well. Those were learned; only the running "
+            "statistics are stale.",
             (BN_RESET, "norm.reset_parameters()"),
         ),
         mistake(
             "dropout-on",
             "dropout runs while you measure",
             "evaluation-pitfalls",
-            "model.train() switches dropout on too, so you measure activations that never occur in use, and other ones at "
-            "every run. Put only the BatchNorm2d layers into training mode.",
+            "model.train() switches dropout on too, so you measure activations that never occur in use, and other "
+            "ones at every run. Put only the BatchNorm2d layers into training mode.",
             ("copy.deepcopy(model).eval()", "copy.deepcopy(model).train()"),
         ),
         mistake(
             "training-mode-left",
             "the result is left in training mode",
             "evaluation-pitfalls",
-            "The network that you return still normalizes with the statistics of each batch, so its accuracy depends on which "
-            "images are evaluated together. Return it in evaluation mode.",
+            "The network that you return still normalizes with the statistics of each batch, so its accuracy "
+            "depends on which images are evaluated together. Return it in evaluation mode.",
             ("return model.eval()", "return model.train()"),
         ),
         mistake(
             "momentum-lost",
             "momentum stays None",
             "batch-norm-after-pruning",
-            "You left momentum=None behind. Whoever fine-tunes this network later gets a plain average over the whole of "
-            "training, the bad first steps included. Restore what you change.",
+            "You left momentum=None behind. Whoever fine-tunes this network later gets a plain average over the "
+            "whole of training, the bad first steps included. Restore what you change.",
             ("norm.momentum = momentum", "pass"),
         ),
         mistake(
             "in-place",
             "the caller's network is changed",
             "batch-norm-after-pruning",
-            "You work on the network that you were given. The caller still holds it and will compare before and after; both "
-            "are now the same. Copy first.",
+            "You work on the network that you were given. The caller still holds it and will compare before and "
+            "after; both are now the same. Copy first.",
             ("copy.deepcopy(model).eval()", "model.eval()"),
         ),
     ),
@@ -734,9 +765,11 @@ def finetune_cases(seed: int, visible: bool) -> list[Case]:
     ]
 
 
-FT_LOOP = "    for (x, y), rate in zip(batches, rates):"
+FT_LOOP = "    for (x, y), rate in zip(batches, rates, strict=True):"
 FT_STEP = "        optimizer.step()\n        prune()\n"
-FT_OPTIMIZER = "optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=momentum, weight_decay=weight_decay)"
+FT_OPTIMIZER = (
+    "optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=momentum, weight_decay=weight_decay)"
+)
 FINETUNE = Exercise(
     "masked_finetune",
     points=11,
@@ -747,31 +780,33 @@ FINETUNE = Exercise(
         Property("one step moves the others as SGD does", hold.follows_sgd, 1, tags=tags("one")),
         Property("many steps do: momentum, each rate, each batch", hold.follows_sgd, 3, tags=tags("many")),
         Property("takes the given momentum and weight decay", hold.follows_sgd, 2, tags=tags("decay")),
-        Property("batch normalization learned too; evaluation mode", hold.follows_statistics, 2, tags=tags("one", "many")),
+        Property(
+            "batch normalization learned too; evaluation mode", hold.follows_statistics, 2, tags=tags("one", "many")
+        ),
     ),
     mistakes=(
         mistake(
             "mask-before-step",
             "the mask is applied before the optimizer step",
             "masked-fine-tuning",
-            "You mask the weights, then step. The step writes to all weights, also to those that were just set to zero, and "
-            "the network that you return is dense. Mask after optimizer.step().",
+            "You mask the weights, then step. The step writes to all weights, also to those that were just set to "
+            "zero, and the network that you return is dense. Mask after optimizer.step().",
             (FT_STEP, "        prune()\n        optimizer.step()\n"),
         ),
         mistake(
             "mask-once",
             "the mask is applied once, at the start",
             "masked-fine-tuning",
-            "Zeros at the start do not stay zeros: they have gradients like any weight. After the first step the network is "
-            "dense again.",
+            "Zeros at the start do not stay zeros: they have gradients like any weight. After the first step the "
+            "network is dense again.",
             (FT_STEP, "        optimizer.step()\n"),
         ),
         mistake(
             "mask-at-the-end",
             "trained dense, pruned at the end",
             "masked-fine-tuning",
-            "You train the dense network and prune it when all is done, so the survivors never learn to do without the rest. "
-            "The zeros are right; the accuracy is that of one-shot pruning.",
+            "You train the dense network and prune it when all is done, so the survivors never learn to do without "
+            "the rest. The zeros are right; the accuracy is that of one-shot pruning.",
             ("    prune()\n    for", "    for"),
             (FT_STEP + "    return", "        optimizer.step()\n    prune()\n    return"),
         ),
@@ -779,16 +814,16 @@ FINETUNE = Exercise(
             "mask-late",
             "the first step runs dense",
             "masked-fine-tuning",
-            "You mask after each step but not before the first one, so the first gradient is that of the dense network. One "
-            "step in a thousand hardly shows; the contract says zero before the first step.",
+            "You mask after each step but not before the first one, so the first gradient is that of the dense "
+            "network. One step in a thousand hardly shows; the contract says zero before the first step.",
             ("    prune()\n    for", "    for"),
         ),
         mistake(
             "gradient-mask-only",
             "the gradient is masked, the step is not",
             "optimizer-state",
-            "You zero the gradient of masked weights and let the optimizer do the rest. Weight decay and old momentum move "
-            "them all the same, and weights that were not zero at the start never become so.",
+            "You zero the gradient of masked weights and let the optimizer do the rest. Weight decay and old "
+            "momentum move them all the same, and weights that were not zero at the start never become so.",
             ("    prune()\n    for", "    for"),
             (
                 FT_STEP,
@@ -800,73 +835,77 @@ FINETUNE = Exercise(
             "new-optimizer-each-step",
             "a new optimizer for every batch",
             "optimizer-state",
-            "The optimizer is made inside the loop, so its momentum buffer is empty at every step: you run plain SGD, as if "
-            "momentum had never been passed on. Make it once.",
+            "The optimizer is made inside the loop, so its momentum buffer is empty at every step: you run plain "
+            "SGD, as if momentum had never been passed on. Make it once.",
             (FT_OPTIMIZER, "pass"),
-            ('        optimizer.param_groups[0]["lr"] = rate', "        " + FT_OPTIMIZER + '\n        optimizer.param_groups[0]["lr"] = rate'),
+            (
+                '        optimizer.param_groups[0]["lr"] = rate',
+                "        " + FT_OPTIMIZER + '\n        optimizer.param_groups[0]["lr"] = rate',
+            ),
         ),
         mistake(
             "gradients-pile-up",
             "gradients are never cleared",
             "masked-fine-tuning",
-            "backward() adds to .grad. Without zero_grad() every step follows the sum of all gradients so far, which looks like "
-            "a momentum of 1 and soon diverges.",
+            "backward() adds to .grad. Without zero_grad() every step follows the sum of all gradients so far, "
+            "which looks like a momentum of 1 and soon diverges.",
             ("        optimizer.zero_grad()\n", ""),
         ),
         mistake(
             "frozen-norm",
             "batch normalization in evaluation mode",
             "batch-norm-after-pruning",
-            "You fine-tune in evaluation mode. The statistics stay those of the dense network, which is the very thing that "
-            "pruning made stale.",
+            "You fine-tune in evaluation mode. The statistics stay those of the dense network, which is the very "
+            "thing that pruning made stale.",
             ("copy.deepcopy(model).train()", "copy.deepcopy(model).eval()"),
         ),
         mistake(
             "decay-forgotten",
             "weight decay is not passed on",
             "optimizer-state",
-            "The optimizer never hears of weight_decay. Without it weights drift to where the next pruning step finds nothing "
-            "small.",
+            "The optimizer never hears of weight_decay. Without it weights drift to where the next pruning step "
+            "finds nothing small.",
             (", weight_decay=weight_decay)", ")"),
         ),
         mistake(
             "first-rate-only",
             "the first rate for every step",
             "schedule",
-            "You set the learning rate once. A schedule is a rate for each step: the last, small ones are where a pruned "
-            "network settles.",
+            "You set the learning rate once. A schedule is a rate for each step: the last, small ones are where a "
+            "pruned network settles.",
             ('["lr"] = rate', '["lr"] = rates[0]'),
         ),
         mistake(
             "schedule-per-epoch-count",
             "the schedule advances at the wrong pace",
             "schedule",
-            "Your rates run through twice as fast as your steps. The published lab of a well-known course does this with a "
-            "cosine whose period is the number of epochs, stepped once a batch: the rate goes up and down all the time.",
-            (FT_LOOP, "    for (x, y), rate in zip(batches, (rates * 2)[::2]):"),
+            "Your rates run through twice as fast as your steps. The published lab of a well-known course does "
+            "this with a cosine whose period is the number of epochs, stepped once a batch: the rate goes up and "
+            "down all the time.",
+            (FT_LOOP, "    for (x, y), rate in zip(batches, (rates * 2)[::2], strict=True):"),
         ),
         mistake(
             "nesterov",
             "Nesterov momentum",
             "optimizer-state",
-            "You switched on Nesterov momentum, which looks one step ahead. A fair comparison between pruned networks needs "
-            "the same optimizer everywhere, and the contract says plain.",
+            "You switched on Nesterov momentum, which looks one step ahead. A fair comparison between pruned "
+            "networks needs the same optimizer everywhere, and the contract says plain.",
             (", weight_decay=weight_decay)", ", weight_decay=weight_decay, nesterov=momentum > 0)"),
         ),
         mistake(
             "summed-loss",
             "the loss is summed over the batch",
             "masked-fine-tuning",
-            "reduction='sum' makes the gradient grow with the batch, so the effective learning rate is as many times too large "
-            "as there are images in it.",
+            "reduction='sum' makes the gradient grow with the batch, so the effective learning rate is as many "
+            "times too large as there are images in it.",
             ("F.cross_entropy(model(x), y)", "F.cross_entropy(model(x), y, reduction='sum')"),
         ),
         mistake(
             "trains-in-place",
             "the caller's network is trained",
             "masked-fine-tuning",
-            "You train the network that you were given. The next experiment of the notebook then starts from your result "
-            "instead of from the checkpoint. Copy first.",
+            "You train the network that you were given. The next experiment of the notebook then starts from your "
+            "result instead of from the checkpoint. Copy first.",
             ("copy.deepcopy(model).train()", "model.train()"),
         ),
     ),
@@ -880,7 +919,7 @@ FINETUNE = Exercise(
             "    with torch.no_grad():\n"
             "        for name, p in net.named_parameters():\n"
             "            p.mul_(full.get(name, 1))\n"
-            "    for (x, y), rate in zip(batches, rates):\n"
+            "    for (x, y), rate in zip(batches, rates, strict=True):\n"
             "        names, ps = zip(*net.named_parameters())\n"
             "        grads = torch.autograd.grad(F.cross_entropy(net(x), y), ps)\n"
             "        with torch.no_grad():\n"
@@ -937,8 +976,8 @@ SENSITIVITY = Exercise(
             "never-restored",
             "layers stay pruned",
             "sensitivity",
-            "You make one copy and prune layer after layer in it, so the last layer is measured in a network whose other "
-            "layers are ruined already. Start each measurement from the dense network.",
+            "You make one copy and prune layer after layer in it, so the last layer is measured in a network whose "
+            "other layers are ruined already. Start each measurement from the dense network.",
             (SCAN_COPY, ""),
             (SCAN_TABLE, SCAN_TABLE + "    pruned = copy.deepcopy(model).eval()\n"),
         ),
@@ -946,25 +985,28 @@ SENSITIVITY = Exercise(
             "restored-between-layers",
             "masks pile up within a layer",
             "sensitivity",
-            "You restore the layer only when you move on to the next one. As long as each mask contains the one before nobody "
-            "notices; given any other order, every point also carries the earlier masks.",
+            "You restore the layer only when you move on to the next one. As long as each mask contains the one "
+            "before nobody notices; given any other order, every point also carries the earlier masks.",
             (SCAN_COPY, ""),
-            ("        table[name] = []\n", "        table[name] = []\n        pruned = copy.deepcopy(model).eval()\n"),
+            (
+                "        table[name] = []\n",
+                "        table[name] = []\n        pruned = copy.deepcopy(model).eval()\n",
+            ),
         ),
         mistake(
             "training-mode",
             "measured in training mode",
             "evaluation-pitfalls",
-            "Without eval() batch normalization uses the statistics of the images at hand, which hides much of the damage: the "
-            "scan looks better than the network that you would ship.",
+            "Without eval() batch normalization uses the statistics of the images at hand, which hides much of the "
+            "damage: the scan looks better than the network that you would ship.",
             ("copy.deepcopy(model).eval()", "copy.deepcopy(model).train()"),
         ),
         mistake(
             "fraction-not-percent",
             "fractions instead of percent",
             "evaluation-pitfalls",
-            "The numbers lie between 0 and 1; the contract says %. A table that mixes both is how a drop of 0.3 points gets "
-            "reported as 30.",
+            "The numbers lie between 0 and 1; the contract says %. A table that mixes both is how a drop of 0.3 "
+            "points gets reported as 30.",
             ("100 * right", "right"),
         ),
         mistake(
@@ -972,37 +1014,41 @@ SENSITIVITY = Exercise(
             "the drop instead of the accuracy",
             "sensitivity",
             "You return how much is lost. allocate() adds accuracies up and would choose the most harmful levels.",
-            (SCAN_APPEND, "table[name].append(100 * ((model.eval()(x).argmax(1) == y).float() - right.float()).mean().item())"),
+            (
+                SCAN_APPEND,
+                "table[name].append(100 * ((model.eval()(x).argmax(1) == y).float() - right.float()).mean().item())",
+            ),
         ),
         mistake(
             "dense-measured",
             "the dense network is measured",
             "sensitivity",
-            "You prune a copy and evaluate the original: every entry is the dense accuracy. A flat sensitivity curve is too "
-            "good to be true; look at one point at 90 % before you trust a scan.",
+            "You prune a copy and evaluate the original: every entry is the dense accuracy. A flat sensitivity "
+            "curve is too good to be true; look at one point at 90 % before you trust a scan.",
             (SCAN_RIGHT, "right = copy.deepcopy(model).eval()(x).argmax(1) == y"),
         ),
         mistake(
             "bias-pruned",
             "the biases go too",
             "what-to-prune",
-            "You zero the biases of the layer as well. They are few, cost almost no bytes, and every output depends on them: "
-            "prune weights only.",
+            "You zero the biases of the layer as well. They are few, cost almost no bytes, and every output "
+            "depends on them: prune weights only.",
             (SCAN_MASK, SCAN_MASK + "\n            pruned.get_submodule(name).bias.data.zero_()"),
         ),
         mistake(
             "inverted-masks",
             "True read as removed",
             "sparsity-and-density",
-            "You zero the weights that the mask keeps. At a sparsity of 50 % the curve would look plausible; at 90 % it stays "
-            "high, which should make you suspicious.",
+            "You zero the weights that the mask keeps. At a sparsity of 50 % the curve would look plausible; at 90 "
+            "% it stays high, which should make you suspicious.",
             (SCAN_MASK, "pruned.get_submodule(name).weight.data.mul_(~mask)"),
         ),
         mistake(
             "all-layers-at-once",
             "every layer is pruned together",
             "sensitivity",
-            "You apply the i-th mask of all layers at once. That is uniform pruning; it cannot say which layer did the damage.",
+            "You apply the i-th mask of all layers at once. That is uniform pruning; it cannot say which layer did "
+            "the damage.",
             (
                 SCAN_MASK,
                 "index = len(table[name])\n"
@@ -1014,19 +1060,20 @@ SENSITIVITY = Exercise(
             "mean-of-batch-means",
             "a mean of batch means",
             "evaluation-pitfalls",
-            "You average the accuracies of batches, so the images of a short last batch count for more than the others. Count "
-            "right answers and divide once.",
+            "You average the accuracies of batches, so the images of a short last batch count for more than the "
+            "others. Count right answers and divide once.",
             (
                 SCAN_APPEND,
-                "table[name].append(sum(100 * p.float().mean().item() for p in right.split(64)) / len(right.split(64)))",
+                "table[name].append(sum(100 * p.float().mean().item() for p in right.split(64)) / "
+                "len(right.split(64)))",
             ),
         ),
         mistake(
             "pruned-in-place",
             "the caller's network is pruned",
             "sensitivity",
-            "You prune the network that you were given and never put the weights back. After the scan there is no dense "
-            "network left to compare with.",
+            "You prune the network that you were given and never put the weights back. After the scan there is no "
+            "dense network left to compare with.",
             ("copy.deepcopy(model).eval()", "model.eval()"),
         ),
     ),
@@ -1034,7 +1081,8 @@ SENSITIVITY = Exercise(
         Alternative(
             "prune and restore",
             "def sensitivity(model, x, y, masks):\n"
-            "    def measure(net, weight, dense, mask):\n"
+            "    def measure(net, weight, mask):\n"
+            "        dense = weight.clone()\n"
             "        weight.copy_(dense * mask)\n"
             "        right = sum(int((net(a).argmax(1) == b).sum()) for a, b in zip(x.split(32), y.split(32)))\n"
             "        weight.copy_(dense)\n"
@@ -1042,7 +1090,7 @@ SENSITIVITY = Exercise(
             "    net = copy.deepcopy(model).eval()\n"
             "    with torch.no_grad():\n"
             "        return {\n"
-            "            name: [measure(net, net.get_submodule(name).weight, net.get_submodule(name).weight.clone(), m) for m in ms]\n"
+            "            name: [measure(net, net.get_submodule(name).weight, m) for m in ms]\n"
             "            for name, ms in masks.items()\n"
             "        }\n",
         ),
@@ -1108,80 +1156,80 @@ ENCODE = Exercise(
             "bits-reversed",
             "the most significant bit comes first",
             "bitmap-and-csr",
-            "Each byte is written back to front. Both orders exist in the wild, which is why a format has to say; this one puts "
-            "element 8 j into the least significant bit of byte j.",
+            "Each byte is written back to front. Both orders exist in the wild, which is why a format has to say; "
+            "this one puts element 8 j into the least significant bit of byte j.",
             ("<< torch.arange(8))", "<< torch.arange(7, -1, -1))"),
         ),
         mistake(
             "unpacked-bits",
             "one byte for each bit",
             "bitmap-and-csr",
-            "Your bitmap spends a whole byte on every bit, because a bool tensor does. Then the positions alone cost a quarter "
-            "of the dense float32 weight. Pack eight to a byte.",
+            "Your bitmap spends a whole byte on every bit, because a bool tensor does. Then the positions alone "
+            "cost a quarter of the dense float32 weight. Pack eight to a byte.",
             (f'"bits": {ENC_BITS}', '"bits": kept.flatten().to(torch.uint8)'),
         ),
         mistake(
             "padded-front",
             "the padding is in front",
             "bitmap-and-csr",
-            "You fill up to a whole byte before the first element, so every position is shifted. The padding belongs behind "
-            "the last element.",
+            "You fill up to a whole byte before the first element, so every position is shifted. The padding "
+            "belongs behind the last element.",
             ("(0, -kept.numel() % 8)", "(-kept.numel() % 8, 0)"),
         ),
         mistake(
             "byte-too-many",
             "a whole byte of padding",
             "bitmap-and-csr",
-            "When the number of elements is a multiple of 8 you add a byte of nothing: 8 - n % 8 is 8 there. ceil(n / 8) is "
-            "exact.",
+            "When the number of elements is a multiple of 8 you add a byte of nothing: 8 - n % 8 is 8 there. "
+            "ceil(n / 8) is exact.",
             ("-kept.numel() % 8)", "8 - kept.numel() % 8)"),
         ),
         mistake(
             "column-order",
             "values in column-major order",
             "bitmap-and-csr",
-            "The positions run along rows and the values along columns: each value lands on another weight's place. The size "
-            "is right, the network is not.",
+            "The positions run along rows and the values along columns: each value lands on another weight's "
+            "place. The size is right, the network is not.",
             ("values = flat[kept]", "values = flat.T[kept.T]"),
         ),
         mistake(
             "lengths-for-pointers",
             "row lengths instead of row pointers",
             "bitmap-and-csr",
-            "indptr holds how many values each row has. Pointers are the running sum, so that row r can be found without "
-            "reading all rows before it.",
+            "indptr holds how many values each row has. Pointers are the running sum, so that row r can be found "
+            "without reading all rows before it.",
             (ENC_INDPTR, "indptr = F.pad(kept.sum(1), (1, 0))"),
         ),
         mistake(
             "last-pointer-missing",
             "one pointer too few",
             "csr-index-width",
-            "There is a start for each row and no end for the last one. CSR needs rows + 1 pointers; the last one is the "
-            "number of values.",
+            "There is a start for each row and no end for the last one. CSR needs rows + 1 pointers; the last one "
+            "is the number of values.",
             (ENC_INDPTR, ENC_INDPTR + "[:-1]"),
         ),
         mistake(
             "flat-indices",
             "flat positions for columns",
             "csr-index-width",
-            "You store the position in the whole tensor. The row is known from indptr already; a column needs fewer bits, and "
-            "that is what makes CSR small.",
+            "You store the position in the whole tensor. The row is known from indptr already; a column needs "
+            "fewer bits, and that is what makes CSR small.",
             ("columns = kept.nonzero()[:, 1]", "columns = kept.flatten().nonzero()[:, 0]"),
         ),
         mistake(
             "row-indices",
             "rows instead of columns",
             "bitmap-and-csr",
-            "nonzero() returns (row, column) and you took the row, which indptr says already. Now nothing says where in the row "
-            "a value stands.",
+            "nonzero() returns (row, column) and you took the row, which indptr says already. Now nothing says "
+            "where in the row a value stands.",
             ("kept.nonzero()[:, 1]", "kept.nonzero()[:, 0]"),
         ),
         mistake(
             "int64-indices",
             "64-bit indices",
             "csr-index-width",
-            "PyTorch's indices are int64, and you left them so: 8 bytes to say where a 4-byte value is. Then CSR pays only "
-            "above 67 % sparsity. Use the smallest type that fits.",
+            "PyTorch's indices are int64, and you left them so: 8 bytes to say where a 4-byte value is. Then CSR "
+            "pays only above 67 % sparsity. Use the smallest type that fits.",
             ("columns.to(index_dtype(flat.shape[1] - 1))", "columns"),
             ("indptr.to(index_dtype(len(values)))", "indptr"),
         ),
@@ -1189,16 +1237,16 @@ ENCODE = Exercise(
             "pointers-by-columns",
             "pointers as narrow as columns",
             "csr-index-width",
-            "You chose the type of indptr by the number of columns. Pointers count values, of which there are more: with 300 "
-            "values a uint8 pointer wraps around to 44.",
+            "You chose the type of indptr by the number of columns. Pointers count values, of which there are "
+            "more: with 300 values a uint8 pointer wraps around to 44.",
             ("index_dtype(len(values))", "index_dtype(flat.shape[1] - 1)"),
         ),
         mistake(
             "columns-not-flattened",
             "only the first dimension behind the rows",
             "sparse-bytes",
-            "A convolution has four dimensions, and you took only the second for columns. Everything behind the first dimension "
-            "is one row.",
+            "A convolution has four dimensions, and you took only the second for columns. Everything behind the "
+            "first dimension is one row.",
             ("w.reshape(w.shape[0], -1)", "(w if w.ndim == 2 else w[..., 0, 0])"),
         ),
     ),
@@ -1230,7 +1278,10 @@ def allocate_cases(seed: int, visible: bool) -> list[Case]:
     kept = torch.linspace(1.0, 0.1, levels)
 
     def table() -> tuple[dict, dict]:
-        drops = torch.rand(len(names), levels, generator=g).cumsum(1) * torch.tensor([[1.0], [6.0], [14.0], [3.0]])[: len(names)]
+        drops = (
+            torch.rand(len(names), levels, generator=g).cumsum(1)
+            * torch.tensor([[1.0], [6.0], [14.0], [3.0]])[: len(names)]
+        )
         accuracy = {name: [round(90 - d, 2) for d in row.tolist()] for name, row in zip(names, drops, strict=True)}
         sizes = torch.randint(200, 4000, (len(names),), generator=g)
         return accuracy, {name: [int(n * k) for k in kept] for name, n in zip(names, sizes, strict=True)}
@@ -1263,8 +1314,16 @@ def _exact(g: torch.Generator) -> tuple[dict, dict, int]:
 def _uneven_table(g: torch.Generator) -> tuple[dict, dict, int]:
     """Measured scans are not monotone: some levels beat the one before, and the cheapest is not the worst."""
     n = int(torch.randint(300, 500, (1,), generator=g))
-    accuracy = {"conv0": [90.2, 90.4, 71.0, 74.0], "conv1": [90.2, 90.1, 90.3, 88.0], "fc": [90.2, 86.0, 89.5, 87.0]}
-    return accuracy, {"conv0": [n, n // 2, n // 4, n // 8], "conv1": [3 * n, 2 * n, n, n // 2], "fc": [4 * n, 2 * n, n, n // 3]}, 3 * n
+    accuracy = {
+        "conv0": [90.2, 90.4, 71.0, 74.0],
+        "conv1": [90.2, 90.1, 90.3, 88.0],
+        "fc": [90.2, 86.0, 89.5, 87.0],
+    }
+    return (
+        accuracy,
+        {"conv0": [n, n // 2, n // 4, n // 8], "conv1": [3 * n, 2 * n, n, n // 2], "fc": [4 * n, 2 * n, n, n // 3]},
+        3 * n,
+    )
 
 
 def _lopsided(g: torch.Generator, visible: bool) -> tuple[dict, dict, int]:
@@ -1303,8 +1362,8 @@ ALLOCATE = Exercise(
             "equal-levels",
             "one level for all layers",
             "allocation",
-            "You choose the same level everywhere. That is uniform pruning: the sensitivity scan has just told you which layers "
-            "do not care, and you did not listen.",
+            "You choose the same level everywhere. That is uniform pruning: the sensitivity scan has just told you "
+            "which layers do not care, and you did not listen.",
             instead(
                 """
 options = range(len(next(iter(accuracy.values()))))
@@ -1318,31 +1377,32 @@ return None if best is None else dict.fromkeys(accuracy, best)
             "budget-ignored",
             "the budget is not looked at",
             "allocation",
-            "You return the levels of the best accuracy, which is the dense network, whatever the budget. A budget that can be "
-            "exceeded is a wish.",
+            "You return the levels of the best accuracy, which is the dense network, whatever the budget. A budget "
+            "that can be exceeded is a wish.",
             (ALLOC_IF, "if not front or state[1] > front[-1][1]:"),
         ),
         mistake(
             "below-not-at",
             "less than the budget",
             "allocation",
-            "A choice that uses exactly the budget is refused. At most means <=; devices are bought in powers of two, so exact "
-            "fits are common.",
+            "A choice that uses exactly the budget is refused. At most means <=; devices are bought in powers of "
+            "two, so exact fits are common.",
             ("state[0] <= budget", "state[0] < budget"),
         ),
         mistake(
             "cheapest",
             "the smallest network",
             "allocation",
-            "You return the smallest choice. It fits, and it throws away accuracy that the budget would have paid for.",
+            "You return the smallest choice. It fits, and it throws away accuracy that the budget would have paid "
+            "for.",
             ("front[-1][2] if front", "front[0][2] if front"),
         ),
         mistake(
             "budget-shared-equally",
             "every layer gets the same number of bytes",
             "allocation",
-            "You divide the budget by the number of layers and fill each share alone. Layers differ in size by a factor of a "
-            "hundred, so small ones cannot use theirs and large ones starve.",
+            "You divide the budget by the number of layers and fill each share alone. Layers differ in size by a "
+            "factor of a hundred, so small ones cannot use theirs and large ones starve.",
             instead(
                 """
 share = budget / len(accuracy)
@@ -1360,8 +1420,8 @@ return choice
             "first-come",
             "the first layers take what they like",
             "allocation",
-            "You give each layer, in order, the best level that still leaves room for the smallest rest. Who comes first is "
-            "served first: an accident of the network's order.",
+            "You give each layer, in order, the best level that still leaves room for the smallest rest. Who comes "
+            "first is served first: an accident of the network's order.",
             instead(
                 """
 rest = sum(min(row) for row in nbytes.values())
@@ -1381,8 +1441,9 @@ return choice
             "accuracy-only-greedy",
             "the gentlest step first, whatever it saves",
             "allocation",
-            "You always take the step that loses least accuracy and do not ask what it saves. Many harmless steps in a tiny "
-            "layer cost more in the end than one in a large layer. Compare loss per byte, or search exactly.",
+            "You always take the step that loses least accuracy and do not ask what it saves. Many harmless steps "
+            "in a tiny layer cost more in the end than one in a large layer. Compare loss per byte, or search "
+            "exactly.",
             instead(
                 """
 choice = dict.fromkeys(accuracy, 0)
@@ -1399,16 +1460,16 @@ return choice
             "fill-the-budget",
             "the most bytes instead of the most accuracy",
             "allocation",
-            "You look for the choice that comes closest to the budget. Bytes are the price, not the aim: a smaller choice can "
-            "be more accurate.",
+            "You look for the choice that comes closest to the budget. Bytes are the price, not the aim: a smaller "
+            "choice can be more accurate.",
             ("state[1] > front[-1][1]", "state[0] > front[-1][0]"),
         ),
         mistake(
             "worst-layer",
             "the worst layer decides",
             "allocation",
-            "You maximize the smallest accuracy of a layer instead of the sum, so one sensitive layer takes all bytes and the "
-            "others are cut without need.",
+            "You maximize the smallest accuracy of a layer instead of the sum, so one sensitive layer takes all "
+            "bytes and the others are cut without need.",
             instead(
                 """
 from itertools import product
@@ -1423,7 +1484,8 @@ return max(fitting, key=lambda c: min(accuracy[k][i] for k, i in c.items()), def
             "lowest-accuracy",
             "accuracies read as losses",
             "allocation",
-            "You minimize the sum of accuracies, as if the table held losses. Look at its first column: it is near 90.",
+            "You minimize the sum of accuracies, as if the table held losses. Look at its first column: it is near "
+            "90.",
             instead(
                 """
 from itertools import product
@@ -1438,17 +1500,20 @@ return min(fitting, key=lambda c: sum(accuracy[k][i] for k, i in c.items()), def
             "bits-for-bytes",
             "the budget taken for bits",
             "allocation",
-            "Your sizes are eight times too large or the budget eight times too small: bits and bytes are mixed. Nothing fits "
-            "although there is room.",
+            "Your sizes are eight times too large or the budget eight times too small: bits and bytes are mixed. "
+            "Nothing fits although there is room.",
             ("state[0] <= budget", "8 * state[0] <= budget"),
         ),
         mistake(
             "dense-when-impossible",
             "the smallest network although it does not fit",
             "allocation",
-            "When nothing fits you return the smallest choice all the same. Whoever called you will flash a file that is larger "
-            "than the device: say None.",
-            (ALLOC_RETURN, "return front[-1][2] if front else {name: len(row) - 1 for name, row in accuracy.items()}"),
+            "When nothing fits you return the smallest choice all the same. Whoever called you will flash a file "
+            "that is larger than the device: say None.",
+            (
+                ALLOC_RETURN,
+                "return front[-1][2] if front else {name: len(row) - 1 for name, row in accuracy.items()}",
+            ),
         ),
     ),
     alternatives=(
@@ -1562,40 +1627,40 @@ VALID = Exercise(
             "count-only",
             "only the count is tested",
             "test-the-test",
-            "Your test counts zeros and does not ask which weights they are. Removing the largest passes it. This is the usual "
-            "test of public pruning labs.",
+            "Your test counts zeros and does not ask which weights they are. Removing the largest passes it. This "
+            "is the usual test of public pruning labs.",
             (TEST_ORDER, "return True"),
         ),
         mistake(
             "order-only",
             "the count is not tested",
             "test-the-test",
-            "Your test asks that no removed weight be larger than a kept one. Removing nothing at all passes it. A test needs "
-            "both halves of the contract.",
+            "Your test asks that no removed weight be larger than a kept one. Removing nothing at all passes it. A "
+            "test needs both halves of the contract.",
             (TEST_COUNT, "pass\n"),
         ),
         mistake(
             "averages",
             "averages are compared",
             "test-the-test",
-            "You compare the mean of the removed with the mean of the kept. A single exchange hardly moves a mean; the contract "
-            "is about the largest removed and the smallest kept.",
+            "You compare the mean of the removed with the mean of the kept. A single exchange hardly moves a mean; "
+            "the contract is about the largest removed and the smallest kept.",
             ("removed.max() <= kept.min()", "removed.mean() <= kept.mean()"),
         ),
         mistake(
             "strictly-smaller",
             "equal magnitudes are refused",
             "ties-and-exact-counts",
-            "You ask for removed < kept, so a right answer on equal magnitudes is refused. A test that fails right answers is "
-            "worse than none: students will bend right code until it passes.",
+            "You ask for removed < kept, so a right answer on equal magnitudes is refused. A test that fails right "
+            "answers is worse than none: students will bend right code until it passes.",
             ("removed.max() <= kept.min()", "removed.max() < kept.min()"),
         ),
         mistake(
             "one-true-answer",
             "compared with one implementation",
             "test-the-test",
-            "You compute the mask your way and compare. Of equal magnitudes any may go, so other right answers fail your test. "
-            "Test what must hold, not how you would do it.",
+            "You compute the mask your way and compare. Of equal magnitudes any may go, so other right answers "
+            "fail your test. Test what must hold, not how you would do it.",
             (
                 TEST_ORDER,
                 "first = w.abs().flatten().argsort(stable=True)[: removed.numel()]\n"
@@ -1606,31 +1671,35 @@ VALID = Exercise(
             "signed-test",
             "the test forgets abs()",
             "magnitude",
-            "You compare signed values. The test has the very mistake that it should find, so code and test agree and both "
-            "are wrong.",
+            "You compare signed values. The test has the very mistake that it should find, so code and test agree "
+            "and both are wrong.",
             ("w[mask].abs(), w[~mask].abs()", "w[mask], w[~mask]"),
         ),
         mistake(
             "rounds-down",
             "the expected count is cut off",
             "ties-and-exact-counts",
-            "You expect int(s n) zeros. Where the contract rounds up, your test refuses right answers and accepts wrong ones.",
+            "You expect int(s n) zeros. Where the contract rounds up, your test refuses right answers and accepts "
+            "wrong ones.",
             ("round(sparsity * w.numel())", "int(sparsity * w.numel())"),
         ),
         mistake(
             "count-with-tolerance",
             "one more or less does not matter",
             "ties-and-exact-counts",
-            "You allow the count to be off by one. The contract says exactly; off by one is what >, >= and int() produce, the "
-            "commonest mistakes of all.",
-            ("if removed.numel() != round(sparsity * w.numel()):", "if abs(removed.numel() - round(sparsity * w.numel())) > 1:"),
+            "You allow the count to be off by one. The contract says exactly; off by one is what >, >= and int() "
+            "produce, the commonest mistakes of all.",
+            (
+                "if removed.numel() != round(sparsity * w.numel()):",
+                "if abs(removed.numel() - round(sparsity * w.numel())) > 1:",
+            ),
         ),
         mistake(
             "dtype-untested",
             "numbers pass for truth values",
             "test-the-test",
-            "A float mask of zeros and ones passes your test. ~mask then fails, and w[mask] reads elements 0 and 1. Form "
-            "belongs to the contract.",
+            "A float mask of zeros and ones passes your test. ~mask then fails, and w[mask] reads elements 0 and "
+            "1. Form belongs to the contract.",
             (
                 TEST_FORM,
                 "if mask.shape == w.shape:\n        mask = mask != 0\n    " + TEST_FORM,
@@ -1640,8 +1709,8 @@ VALID = Exercise(
             "shape-untested",
             "another shape passes",
             "test-the-test",
-            "You flatten everything before you look, so a mask of another shape passes. Multiplied with the weight it would "
-            "raise, or broadcast silently.",
+            "You flatten everything before you look, so a mask of another shape passes. Multiplied with the weight "
+            "it would raise, or broadcast silently.",
             (
                 TEST_FORM,
                 "if mask.dtype == torch.bool and mask.shape in (w.flatten().shape, w.T.shape):\n"
@@ -1652,19 +1721,20 @@ VALID = Exercise(
             "no-empty-side",
             "fails when nothing or everything goes",
             "test-the-test",
-            "The largest of no removed weights does not exist: at sparsity 0 or 1 your test raises instead of answering. The "
-            "ends of a range are where both code and tests break.",
+            "The largest of no removed weights does not exist: at sparsity 0 or 1 your test raises instead of "
+            "answering. The ends of a range are where both code and tests break.",
             ("kept.numel() == 0 or removed.numel() == 0 or ", ""),
         ),
         mistake(
             "nothing-removed-passes",
             "no zeros, no objection",
             "test-the-test",
-            "You answer True as soon as nothing was removed or nothing is left. That is right at sparsity 0 and 1 only: an "
-            "implementation that does nothing passes your test.",
+            "You answer True as soon as nothing was removed or nothing is left. That is right at sparsity 0 and 1 "
+            "only: an implementation that does nothing passes your test.",
             (
                 "    if removed.numel() != round",
-                "    if kept.numel() == 0 or removed.numel() == 0:\n        return True\n    if removed.numel() != round",
+                "    if kept.numel() == 0 or removed.numel() == 0:\n"
+                "        return True\n    if removed.numel() != round",
             ),
         ),
     ),
@@ -1717,21 +1787,23 @@ BUDGET = Exercise(
             "no-repair",
             "the statistics are those of the dense network",
             "batch-norm-after-pruning",
-            "You prune and leave batch normalization alone. At these sizes most activations have shrunk, and their old means and "
-            "variances are far off. A few images without a gradient bring back tens of points.",
+            "You prune and leave batch normalization alone. At these sizes most activations have shrunk, and their "
+            "old means and variances are far off. A few images without a gradient bring back tens of points.",
             (BUDGET_REPAIR, "repaired = pruned"),
         ),
         mistake(
             "uniform-sparsity",
             "the same sparsity in every layer",
             "global-vs-uniform",
-            "Every layer gives the same share. The first convolutions hold few weights and need most of them; fc1 holds two "
-            "thirds of all and hardly notices. One threshold for the network does better, your own allocation better still.",
+            "Every layer gives the same share. The first convolutions hold few weights and need most of them; fc1 "
+            "holds two thirds of all and hardly notices. One threshold for the network does better, your own "
+            "allocation better still.",
             (
                 BUDGET_THRESHOLDS,
                 "share = kept / len(ranked)\n"
                 "            thresholds = {\n"
-                "                name: w.abs().flatten().sort(descending=True).values[int(share * (w.numel() - 1))].item()\n"
+                "                name: w.abs().flatten().sort(descending=True).values[int(share * (w.numel() - 1))]\n"
+                "                .item()\n"
                 "                for name, w in weights.items()\n"
                 "            }",
             ),
@@ -1740,8 +1812,9 @@ BUDGET = Exercise(
             "indices-free",
             "indices cost nothing",
             "sparse-bytes",
-            "You count four bytes for each weight that is not zero and nothing for saying where it stands. The file is a quarter "
-            "larger than you think, over every budget. A published lab reports its sizes this way.",
+            "You count four bytes for each weight that is not zero and nothing for saying where it stands. The "
+            "file is a quarter larger than you think, over every budget. A published lab reports its sizes this "
+            "way.",
             (BUDGET_KEPT, "kept = min(budget // 4, len(ranked) - 1)"),
             (BUDGET_FITS, "if True:"),
         ),
@@ -1749,38 +1822,40 @@ BUDGET = Exercise(
             "rest-free",
             "biases and normalization cost nothing",
             "sparse-bytes",
-            "You spend the whole budget on weights. Biases, scales, shifts and statistics are in the file too, a few thousand "
-            "bytes; the last percent decides whether it fits.",
+            "You spend the whole budget on weights. Biases, scales, shifts and statistics are in the file too, a "
+            "few thousand bytes; the last percent decides whether it fits.",
             (BUDGET_FITS, "if True:"),
         ),
         mistake(
             "dense-repair",
             "the dense network is measured",
             "batch-norm-after-pruning",
-            "You re-estimate the statistics of the network before pruning. They come out as they were; what changed is the "
-            "pruned network.",
+            "You re-estimate the statistics of the network before pruning. They come out as they were; what "
+            "changed is the pruned network.",
             (BUDGET_REPAIR, "repaired = reestimate_bn(model, [x])"),
         ),
         mistake(
             "one-recipe",
             "the smallest recipe for every budget",
             "pareto",
-            "You return the recipe for the smallest budget every time. It fits everywhere and leaves the other budgets unused: "
-            "a front is made of several points.",
+            "You return the recipe for the smallest budget every time. It fits everywhere and leaves the other "
+            "budgets unused: a front is made of several points.",
             ("for budget in budgets:", "for budget in [min(budgets)] * len(budgets):"),
         ),
         mistake(
             "wide-indices",
             "eight bytes for each weight",
             "csr-index-width",
-            "You plan with a 4-byte index beside each value. The gap needs one byte, so three eighths of your budget stay empty.",
+            "You plan with a 4-byte index beside each value. The gap needs one byte, so three eighths of your "
+            "budget stay empty.",
             (BUDGET_KEPT, "kept = min(budget // 8, len(ranked) - 1)"),
         ),
         mistake(
             "variance-for-mean",
             "mean and variance exchanged",
             "batch-norm-after-pruning",
-            "The pair is (mean, variance), and yours is the other way round. Shapes agree, so only the accuracy tells.",
+            "The pair is (mean, variance), and yours is the other way round. Shapes agree, so only the accuracy "
+            "tells.",
             (BUDGET_STATISTICS, "(norm.running_var, norm.running_mean.abs()) for"),
         ),
         mistake(
@@ -1822,5 +1897,5 @@ BUDGET = Exercise(
 
 EXAM = Exam(
     "01-pruning",
-    (MAGNITUDE, NM, SHRINK, REESTIMATE, FINETUNE, SENSITIVITY, ENCODE, ALLOCATE, VALID, BUDGET),
+    (MAGNITUDE, VALID, NM, REESTIMATE, FINETUNE, SENSITIVITY, ENCODE, ALLOCATE, SHRINK, BUDGET),
 )

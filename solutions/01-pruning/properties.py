@@ -76,7 +76,9 @@ def leaves_the_tail_dense(trial: Trial) -> str | None:
     w, _, m = _n_of_m(trial)
     tail = w.shape[1] % m
     removed = int((~trial.output[:, w.shape[1] - tail :]).sum()) if tail else 0
-    return f"{removed} weights of the last {tail} input channels, no full group of {m}, were removed" if removed else None
+    if removed:
+        return f"{removed} weights of the last {tail} input channels, no full group of {m}, were removed"
+    return None
 
 
 # networks
@@ -243,7 +245,9 @@ def decodes(trial: Trial) -> str | None:
     else:
         lengths = np.diff(arrays["indptr"].astype(np.int64))
         if (lengths < 0).any() or lengths.sum() != len(values) or arrays["indptr"][0] != 0:
-            return f"indptr {arrays['indptr'].tolist()[:9]} does not run from 0 up to {len(values)}, the number of values"
+            return (
+                f"indptr {arrays['indptr'].tolist()[:9]} does not run from 0 to {len(values)}, the number of values"
+            )
         places = np.repeat(np.arange(len(lengths)), lengths) * rows.shape[1] + arrays["indices"]
     if len(places) != len(values) or (places >= flat.size).any():
         return f"{len(places)} positions for {len(values)} values of a weight of {flat.size}"
@@ -251,7 +255,9 @@ def decodes(trial: Trial) -> str | None:
     wrong = np.flatnonzero(flat != rows.flatten().numpy())
     if wrong.size:
         i = int(wrong[0])
-        return f"{wrong.size} weights decode wrongly; flat element {i} to {flat[i]:.4g}, not {rows.flatten()[i]:.4g}"
+        return (
+            f"{wrong.size} weights decode wrongly; flat element {i} to {flat[i]:.4g}, not {rows.flatten()[i]:.4g}"
+        )
     return None
 
 
@@ -269,7 +275,7 @@ def _totals(trial: Trial, choice: dict[str, int]) -> tuple[int, float]:
 
 
 def fits_the_budget(trial: Trial) -> str | None:
-    accuracy, nbytes, budget = trial.args
+    accuracy, _, budget = trial.args
     for layer, level in trial.output.items():
         if layer not in accuracy or not 0 <= level < len(accuracy[layer]):
             return f"{layer!r}: level {level} does not exist"

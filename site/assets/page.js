@@ -1,4 +1,5 @@
-// Typeset formulas with the KaTeX beside this file; pages without any load nothing.
+// What a page does after it is shown: formulas are typeset with the KaTeX beside this file (pages without any load
+// nothing), and whatever scrolls sideways can be reached by keyboard.
 const folder = new URL("katex/", document.currentScript.src);
 let katex;
 
@@ -21,8 +22,13 @@ async function typeset() {
     const text = formula.textContent.trim(); // \( ... \) in a line, \[ ... \] on its own
     formula.dataset.typeset = "";
     render(text.slice(2, -2), formula, { displayMode: text.startsWith("\\["), throwOnError: false });
-    if (text.startsWith("\\[")) formula.tabIndex = 0; // a long formula scrolls, by keyboard too
   }
 }
 
-document$.subscribe(typeset);
+function reachable() {
+  for (const box of document.querySelectorAll("div.arithmatex, figure.plot, .md-typeset__table")) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  }
+}
+
+document$.subscribe(() => typeset().then(reachable));

@@ -1,0 +1,225 @@
+"""The store: one writer, nothing of a human's is lost, and whatever is interrupted can be finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("nbgrader")
+
+from autograder.gradebook import open_gradebook, read_standings
+from autograder.journal import Journal, journal_of
+from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
+from autograder.results import GradingError, QuestionRecord, SubmissionRecord, from_json
+from autograder.store import Store
+from autograder.template import Template
+from tests.plain_course import make_course, released
+
+pytestmark = pytest.mark.linux
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Template]:
+    """A course with an empty gradebook, which takes nbgrader a while to make."""
+    course, template = make_course(tmp_path_factory.mktemp("prepared") / "plain")
+    Store(course, template).gradebook.close()
+    return course.root, template
+
+
+@pytest.fixture()
+def course(prepared: tuple[Path, Template], tmp_path: Path) -> tuple[NbgraderCourse, Template]:
+    shutil.copytree(prepared[0], tmp_path / "plain")
+    return open_course(tmp_path / "plain"), prepared[1]
+
+
+def record(student: str = "ada", mean: float = 2.0, why: str = "first", key: str = "k1") -> SubmissionRecord:
+    def question(name: str, points: float | None, most: float, answer: str = "same") -> QuestionRecord:
+        status = "manual" if points is None else "passed" if points == most else "failed"
+        return QuestionRecord("ps1", name, status, points, most, "in process", answer=answer)
+
+    questions = (
+        question("test_mean", mean, 2), question("test_population", 3.0, 3), question("test_primes", 1.5, 4),
+        question("why", None, 2, why), question("table", None, 1),
+    )  # fmt: skip
+    return SubmissionRecord("ps1", student, "graded", questions, key=key)
+
+
+def notebook(template: Template) -> dict[str, str]:
+    return {"ps1": json.dumps(released(template))}
+
+
+def write(course: NbgraderCourse, template: Template, found: SubmissionRecord, when: str = "", **files: bytes) -> None:
+    with Store(course, template) as store:
+        store.write(found, notebook(template), files, when)
+
+
+def by_hand(course: NbgraderCourse, student: str = "ada") -> None:
+    """What an instructor does in formgrader: a score, extra credit, a comment, an override."""
+    gradebook = open_gradebook(course)
+    grade = gradebook.find_grade("why", "ps1", "ps1", student)
+    grade.manual_score, grade.extra_credit, grade.needs_manual_grade = 1.5, 0.5, False
+    gradebook.find_comment("why", "ps1", "ps1", student).manual_comment = "Good, but say why."
+    override = gradebook.find_grade("test_primes", "ps1", "ps1", student)
+    override.manual_score, override.needs_manual_grade = 4.0, False
+    gradebook.db.commit()
+    gradebook.close()
+
+
+def test_what_humans_decided_survives_a_regrade(course: tuple[NbgraderCourse, Template]) -> None:
+    write(*course, record())
+    by_hand(course[0])
+    write(*course, record(mean=0.0, key="k2"))
+    standing = read_standings(course[0], "ps1")["ada"]
+    why = standing.questions["ps1", "why"]
+    assert (why.manual_score, why.extra_credit, why.comment, why.score) == (1.5, 0.5, "Good, but say why.", 2.0)
+    assert standing.questions["ps1", "test_mean"].score == 0
+    assert standing.questions["ps1", "test_primes"].score == 4
+    assert not why.needs_manual_grade
+    assert not standing.questions["ps1", "test_primes"].needs_manual_grade
+
+
+def test_a_changed_answer_is_looked_at_again(course: tuple[NbgraderCourse, Template]) -> None:
+    write(*course, record())
+    by_hand(course[0])
+    write(*course, record(why="rewritten", key="k2"))
+    questions = read_standings(course[0], "ps1")["ada"].questions
+    assert questions["ps1", "why"].needs_manual_grade
+    assert questions["ps1", "why"].manual_score == 1.5
+    assert not questions["ps1", "test_primes"].needs_manual_grade
+
+
+def test_late_work_gets_the_courses_own_penalty(course: tuple[NbgraderCourse, Template]) -> None:
+    with (course[0].root / "nbgrader_config.py").open("a") as stream:
+        stream.write('c.LateSubmissionPlugin.penalty_method = "zero"\n')
+    late = (open_course(course[0].root), course[1])
+    with Store(*late) as store:
+        store.gradebook.update_or_create_assignment("ps1", duedate="2026-03-01 12:00 UTC")
+        store.write(record("late"), notebook(course[1]), {}, "2026-03-02 08:00:00.0 UTC")
+        store.write(record("early"), notebook(course[1]), {}, "2026-02-02 08:00:00.0 UTC")
+        for student, nonsense in (("a", "yesterday-ish"), ("b", "2999-01-01 00:00 UTC"), ("c", "\x00" * 50), ("d", "9" * 400)):
+            store.write(record(student), notebook(course[1]), {}, nonsense)
+        store.write(record("late"), notebook(course[1]), {}, "2026-03-02 08:00:00.0 UTC")
+    standings = read_standings(late[0], "ps1")
+    assert standings["late"].late_penalty == 6.5
+    assert standings["late"].score == 0
+    assert {s.late_penalty for name, s in standings.items() if name != "late"} == {0}
+
+
+def test_files_are_replaced_and_leftovers_go(course: tuple[NbgraderCourse, Template]) -> None:
+    write(*course, record(), **{"old.csv": b"1", "both": b"file"})
+    folder = course[0].path("autograded", "ada", "ps1")
+    (folder / ".ps1.ipynb.new").write_text("a leftover of a crash")
+    (folder / "link").symlink_to("/etc/passwd")
+    write(*course, record(key="k2"), "2026-03-02 08:00:00 UTC", **{"both/inner.csv": b"2"})
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"ps1.ipynb", "both/inner.csv", "timestamp.txt"}
+    assert Path("/etc/passwd").exists()
+
+
+def test_records_and_journal_round_trip(course: tuple[NbgraderCourse, Template], tmp_path: Path) -> None:
+    odd = record("../..")
+    write(*course, record())
+    journal = journal_of(course[0].root, "ps1")
+    journal.keep(odd)
+    journal.finish(odd)
+    assert journal.record("../..") == odd
+    assert {p.parent for p in (course[0].root / ".autograder").rglob("*.json")} == {journal.folder / "records"}
+    with journal.path.open("a") as stream:
+        stream.write('{"student": "eve", "key": "half a li')
+    journal.finish(record("bob"))
+    assert set(journal.finished()) == {"ada", "../..", "bob"}
+    assert from_json(record().to_json()) == record()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"points": float("nan")}, {"points": -1.0}, {"points": 2.5}, {"status": "great"}, {"mode": "psychic"},
+        {"message": "x" * 5000}, {"max_points": float("inf")},
+    ],
+)  # fmt: skip
+def test_a_record_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        replace(record().questions[0], **change)
+    text = json.loads(record().to_json())
+    text["questions"][0] |= change
+    with pytest.raises(GradingError, match="not valid at"):
+        from_json(json.dumps(text))
+
+
+def test_an_assignment_that_changed_its_cells_is_told(course: tuple[NbgraderCourse, Template]) -> None:
+    write(*course, record())
+    path = course[0].root / "source" / "ps1" / "ps1.ipynb"
+    path.write_text(path.read_text().replace('"test_mean"', '"test_average"'))
+    with pytest.raises(GradingError, match="Restore the grade ids"):
+        Store(course[0], load_template(course[0], "ps1"))
+
+
+def test_new_points_and_tests_are_taken_over(course: tuple[NbgraderCourse, Template]) -> None:
+    write(*course, record())
+    path = course[0].root / "source" / "ps1" / "ps1.ipynb"
+    path.write_text(path.read_text().replace('"points": 4', '"points": 8'))
+    write(course[0], load_template(course[0], "ps1"), record(key="k2"))
+    assert read_standings(course[0], "ps1")["ada"].max_score == 16
+
+
+def test_a_database_that_cannot_be_used_says_so_without_its_password(course: tuple[NbgraderCourse, Template]) -> None:
+    with (course[0].root / "nbgrader_config.py").open("a") as stream:
+        stream.write('c.CourseDirectory.db_url = "postgresql://teacher:hunter2@localhost:1/grades"\n')
+    with pytest.raises(GradingError, match="gradebook postgresql") as error:
+        Store(open_course(course[0].root), course[1])
+    assert "hunter2" not in str(error.value)
+    (course[0].root / "gradebook.db").write_text("not a database at all, but long enough to be looked at")
+    with pytest.raises(GradingError, match=r"gradebook\.db cannot be used"):
+        Store(*course)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("moment", ["record", "grades", "files", "journal"])
+def test_killed_at_any_moment_it_is_either_old_or_graded_again(
+    course: tuple[NbgraderCourse, Template], moment: str, after: bool
+) -> None:
+    write(*course, record())
+    assert killed_while_writing(*course, moment, after) == -signal.SIGKILL
+    finished = journal_of(course[0].root, "ps1").finished()
+    assert finished == {"ada": "k2" if (moment, after) == ("journal", True) else "k1"}
+    score = read_standings(course[0], "ps1")["ada"].questions["ps1", "test_mean"].auto_score
+    assert score == (2.0 if moment in ("record", "grades") else 0.0)
+    write(*course, record(mean=0.0, key="k2"))
+    assert read_standings(course[0], "ps1")["ada"].questions["ps1", "test_mean"].auto_score == 0.0
+    assert journal_of(course[0].root, "ps1").finished() == {"ada": "k2"}
+
+
+def killed_while_writing(course: NbgraderCourse, template: Template, moment: str, after: bool) -> int:
+    """Write a second result in a process that is killed before or after one step; returns its exit code."""
+    owner, name = {
+        "record": (Journal, "keep"),
+        "grades": (Store, "_write_grades"),
+        "files": (Store, "_write_files"),
+        "journal": (Journal, "finish"),
+    }[moment]
+    real = getattr(owner, name)
+
+    def step(*arguments: Any) -> None:
+        if after:
+            real(*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            setattr(owner, name, step)
+            write(course, template, record(mean=0.0, key="k2"))
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
