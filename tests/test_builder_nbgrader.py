@@ -127,7 +127,7 @@ def run(notebook):
         *body, last = ast.parse(cell.source.replace("%matplotlib inline", "")).body
         try:
             if not isinstance(last, ast.Expr):
-                body, last = [*body, last], ast.Expr(ast.Constant(None))
+                body, last = [*body, last], ast.parse("None").body[0]
             exec(compile(ast.Module(body, []), cell.id, "exec"), namespace)
             yield cell, eval(compile(ast.Expression(last.value), cell.id, "eval"), namespace)
         except Exception as error:

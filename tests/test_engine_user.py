@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.linux
-if sys.platform != "linux":
-    pytest.skip("the jail needs Linux", allow_module_level=True)
-
 from autograder.jail import JailMode, describe, libc
+
+if sys.platform != "linux":
+    pytest.skip("the engine and its jail need the Linux kernel", allow_module_level=True)
+pytestmark = pytest.mark.linux
 
 USER = 1001
 
@@ -52,7 +52,15 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 def run_tests(root: Path, files: list[str], **environment: str) -> None:
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
     prefix = [sys.executable, "-c", BECOME] if os.geteuid() == 0 else [sys.executable]
-    done = subprocess.run([*prefix, *command], cwd=root, env=os.environ | environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        [*prefix, *command],
+        cwd=root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
     assert "no tests ran" not in done.stdout

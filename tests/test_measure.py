@@ -178,4 +178,4 @@ def test_every_figure_has_units_on_its_axes():
         assert isinstance(figure, Figure)
         axes = figure.axes[0]
         assert "," in axes.get_xlabel()
-        assert axes.get_title()
+        assert axes.get_title(loc="left")

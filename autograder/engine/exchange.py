@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -59,6 +58,8 @@ class Pipes:
     @classmethod
     def replacing_output(cls) -> Pipes:
         """Give this process and all it forks new pipes as standard output and error, and no input."""
+        import fcntl  # POSIX only; the engine can be imported everywhere
+
         found = {}
         for target, name in ((1, "stdout"), (2, "stderr")):
             reading, writing = os.pipe()
@@ -124,7 +125,9 @@ class Ending:
         if self.cause:
             return self
         if code == -signal.SIGXCPU:
-            return replace(self, status="timeout", message=f"stopped: used more than {limits.cpu_seconds} s of CPU time")
+            return replace(
+                self, status="timeout", message=f"stopped: used more than {limits.cpu_seconds} s of CPU time"
+            )
         if code is None:
             return self
         if code >= 0:
@@ -210,7 +213,9 @@ class Exchange:
         if self._interrupted:
             return Ending(True, "timeout", self._late())
         if self._cut and status == "ok" and self.interrupt:
-            return Ending(True, "output limit", f"the output was cut after {self.budget} bytes; the cell ran to its end")
+            return Ending(
+                True, "output limit", f"the output was cut after {self.budget} bytes; the cell ran to its end"
+            )
         return Ending(True, status, message, reply.body if status == "ok" else b"")
 
     def _give_notice(self) -> bool:
@@ -257,8 +262,14 @@ class Exchange:
             return ""
         self._next_look = now + _TICK_SECONDS
         pids = processes.descendants(os.getpid())
-        limit = self.limits.memory_bytes + processes.memory_of((os.getpid(),))  # the guard holds the image, nothing else
+        limit = self.limits.memory_bytes + processes.memory_of(
+            (os.getpid(),)
+        )  # the guard holds the image, nothing else
         if processes.memory_of(pids) < limit:
             return ""
         held = processes.proportional_memory_of(pids)
-        return f"stopped: all processes together used more than {self.limits.memory_bytes / 2**30:.3g} GiB" if held > limit else ""
+        return (
+            f"stopped: all processes together used more than {self.limits.memory_bytes / 2**30:.3g} GiB"
+            if held > limit
+            else ""
+        )

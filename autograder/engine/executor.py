@@ -173,7 +173,10 @@ class Executor:
             status, message = _verdict(error)
         with contextlib.suppress(HungUp):
             self.shell.stage.flush()
-        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]}, reply if status == "ok" else b"")
+        self._line.send(
+            {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]},
+            reply if status == "ok" else b"",
+        )
 
     def _do_exit(self, frame: Frame) -> None:
         os._exit(0)

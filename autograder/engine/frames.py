@@ -58,7 +58,14 @@ class Wire:
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def send(self, header: dict[str, Any], body: bytes = b"", *, deadline: float | None = None, descriptors: tuple[int, ...] = ()) -> None:
+    def send(
+        self,
+        header: dict[str, Any],
+        body: bytes = b"",
+        *,
+        deadline: float | None = None,
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
         """Send one frame; ``deadline`` is a ``time.monotonic()`` value. Raises :class:`HungUp` or :class:`DeadlineError`."""
         head = json.dumps(header).encode()
         if len(head) > MAX_HEADER:

@@ -187,7 +187,9 @@ class Guard:
             self._done("ok", "", kept=True)
 
     def _done(self, status: str, message: str, *, kept: bool, body: bytes = b"") -> None:
-        self.wire.send({"say": "done", "status": status, "message": message, "kept": kept, "live": self.live is not None}, body)
+        self.wire.send(
+            {"say": "done", "status": status, "message": message, "kept": kept, "live": self.live is not None}, body
+        )
 
 
 def meet(line: Wire, parent: Member | None, deadline: float) -> Member | str:

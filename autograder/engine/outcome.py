@@ -15,7 +15,17 @@ STATUSES: frozenset[str] = frozenset(("ok", "error", "timeout", "crashed", "out 
 Output = dict[str, Any]
 
 _MIMES = frozenset(
-    "text/plain text/html text/markdown text/latex image/png image/jpeg image/gif image/svg+xml application/json".split()
+    [
+        "text/plain",
+        "text/html",
+        "text/markdown",
+        "text/latex",
+        "image/png",
+        "image/jpeg",
+        "image/gif",
+        "image/svg+xml",
+        "application/json",
+    ]
 )
 _MAX_TEXT = 64 * 2**20
 _MAX_DEPTH = 40

@@ -21,6 +21,7 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
+from traitlets import Type
 from traitlets.config import Config
 
 from autograder.engine.outcome import Output
@@ -63,8 +64,8 @@ class Stream(io.TextIOBase):
         self._kind = name
         self.buffer = _Bytes(self, descriptor)
 
-    encoding = "utf-8"  # type: ignore[assignment]
-    errors = "replace"  # type: ignore[assignment]
+    encoding = "utf-8"
+    errors = "replace"
 
     def fileno(self) -> int:
         return self._descriptor
@@ -112,7 +113,12 @@ class _Bytes(io.RawIOBase):
         return len(content)
 
 
-class _Hook(DisplayHook):  # type: ignore[misc]
+def _stage() -> Stage:
+    shell: Shell = Shell.instance()
+    return shell.stage
+
+
+class _Hook(DisplayHook):
     """A cell's value becomes an ``execute_result``."""
 
     def write_output_prompt(self) -> None:
@@ -120,13 +126,13 @@ class _Hook(DisplayHook):  # type: ignore[misc]
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
         output = {"output_type": "execute_result", "execution_count": self.prompt_count}
-        self.shell.stage.show({**output, "data": _as_text(format_dict), "metadata": md_dict or {}})
+        _stage().show({**output, "data": _as_text(format_dict), "metadata": md_dict or {}})
 
     def finish_displayhook(self) -> None:
         self._is_active = False
 
 
-class _Publisher(DisplayPublisher):  # type: ignore[misc]
+class _Publisher(DisplayPublisher):
     """``display(...)`` and figures become ``display_data``."""
 
     def publish(
@@ -137,23 +143,26 @@ class _Publisher(DisplayPublisher):  # type: ignore[misc]
         output: Output = {"output_type": kind, "data": _as_text(data), "metadata": metadata or {}}
         if transient and "display_id" in transient:
             output["display_id"] = str(transient["display_id"])
-        self.shell.stage.show(output)
+        _stage().show(output)
 
     def clear_output(self, wait: bool = False) -> None:
-        self.shell.stage.show({"output_type": "clear", "wait": bool(wait)})
+        _stage().show({"output_type": "clear", "wait": bool(wait)})
 
 
 def _as_text(bundle: dict[str, Any]) -> dict[str, Any]:
     """Images as base64 text, as notebooks hold them."""
     return {
-        str(mime): base64.b64encode(value).decode() if isinstance(value, bytes) else value for mime, value in bundle.items()
+        str(mime): base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for mime, value in bundle.items()
     }
 
 
-class Shell(InteractiveShell):  # type: ignore[misc]
+class Shell(InteractiveShell):
     """The shell in which cells run; ``stage`` receives the outputs."""
 
     stage: Stage
+    displayhook_class = Type(_Hook)
+    display_pub_class = Type(_Publisher)
 
     def _showtraceback(self, etype: type, evalue: BaseException, stb: list[str]) -> None:
         try:
@@ -161,7 +170,9 @@ class Shell(InteractiveShell):  # type: ignore[misc]
         except BaseException:
             value = "(its message cannot be shown)"
         name = str(getattr(etype, "__name__", etype))
-        self.stage.show({"output_type": "error", "ename": name, "evalue": value, "traceback": [str(line) for line in stb]})
+        self.stage.show(
+            {"output_type": "error", "ename": name, "evalue": value, "traceback": [str(line) for line in stb]}
+        )
 
     def system(self, cmd: str) -> None:
         """``!command``: its output goes where the cell's output goes."""
@@ -183,7 +194,15 @@ class Shell(InteractiveShell):  # type: ignore[misc]
         from IPython.utils.text import LSString, SList
 
         command = self.var_expand(cmd, depth=depth + 1)
-        done = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            command,
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         return SList(done.stdout.splitlines()) if split else LSString(done.stdout.rstrip("\n"))
 
     def ask_exit(self) -> None:
@@ -194,7 +213,8 @@ class Shell(InteractiveShell):  # type: ignore[misc]
 
     def init_display_formatter(self) -> None:
         super().init_display_formatter()
-        self.display_formatter.active_types = self.display_formatter.format_types
+        formatter: Any = self.display_formatter
+        formatter.active_types = formatter.format_types
 
 
 def _arriving(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
@@ -225,14 +245,12 @@ def make_shell(folder: str) -> Shell:
     config.InteractiveShell.show_rewritten_input = False
     config.InteractiveShell.ast_node_interactivity = "last_expr"
     os.environ["IPYTHONDIR"] = folder
-    Shell.displayhook_class = _Hook
-    Shell.display_pub_class = _Publisher
-    shell = Shell.instance(config=config, ipython_dir=folder)
+    shell: Shell = Shell.instance(config=config, ipython_dir=folder)
     shell.db = {}  # what magics remember (%cd, %store) lives as long as the process
     stage = Stage()
     stage.streams = (Stream(stage, "stdout", 1), Stream(stage, "stderr", 2))
     shell.stage = stage
-    sys.stdout, sys.stderr = stage.streams  # type: ignore[assignment]
+    sys.stdout, sys.stderr = stage.streams
     builtins.input = _no_input
     getpass.getpass = _no_input
     return shell

@@ -137,7 +137,9 @@ def _handler(name: str) -> Handler:
     try:
         return resolve(name)
     except Exception as error:
-        raise _StartError(f"The session handler {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise _StartError(
+            f"The session handler {name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _preload(modules: list[str]) -> None:

@@ -64,13 +64,18 @@ def _details(mode: JailMode, namespaces: str, landlocked: str, abi: int) -> tupl
     if landlocked:
         found.append(f"Landlock does not work here: {landlocked}.")
     elif mode is JailMode.LANDLOCK and abi < 6:
-        found.append(f"Landlock {abi} (before Linux 6.12) keeps no signals in; the system call filter covers the grader's own processes.")
+        found.append(
+            f"Landlock {abi} (before Linux 6.12) keeps no signals in; the system call filter covers the grader's own processes."
+        )
     return tuple(found)
 
 
 def _advice(reason: str) -> str:
     switches = {
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": ("1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
+        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": (
+            "1",
+            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
         "/proc/sys/kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
         "/proc/sys/user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=10000"),
     }
@@ -85,7 +90,9 @@ def _try(mode: JailMode) -> str:
     root = str(Path(__file__).resolve().parents[2])
     program = f"import sys; sys.path.insert(0, {root!r}); from autograder.jail.probe import main; main({str(mode)!r})"
     try:
-        done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
         verdict = json.loads(done.stdout.splitlines()[-1])
         return str(verdict.get("refused", "") or verdict.get("leak", ""))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:

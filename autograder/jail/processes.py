@@ -85,9 +85,7 @@ def memory_of(pids: Collection[int]) -> int:
 
 def proportional_memory_of(pids: Collection[int]) -> int:
     """The same with shared pages divided among their users; slower, and falls back where /proc does not tell."""
-    return sum(
-        _fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or memory_of((pid,)) for pid in pids
-    )
+    return sum(_fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or memory_of((pid,)) for pid in pids)
 
 
 def _fields(path: str, names: tuple[bytes, ...]) -> int:

@@ -383,9 +383,9 @@ def linear_roofline(
 
 # %% [markdown]
 # Where do the layers of our network lie, measured on this machine, for one image and for 64 at once? And the linear
-# layer of a 7B language model, which sees one token at a time? A roof of *memory* bandwidth holds for data
-# that come from memory: a layer whose weights stay in a cache between two runs can lie above the slanted roof. And our
-# MACs include the multiplications by the zeros of the padding, which a good kernel leaves out: on a small image a
+# layer of a 7B language model, which sees one token at a time? A roof of *memory* bandwidth holds for data that come
+# from memory: a layer whose weights stay in a cache between two runs can lie above the slanted roof. And our MACs
+# include the multiplications by the zeros of the padding, which a good kernel leaves out: on a small image a
 # convolution can lie above the flat roof.
 
 # %% role="measure"
@@ -611,10 +611,10 @@ predict("tokens_7b", ..., "decoding speed of a 7B model in 4 bits on this machin
 # %% [markdown]
 # ## 8 · The referee
 #
-# You know by now how a benchmark goes wrong: the clock stops before the work is done, the second run finds its answer in
-# a cache, the best run is sold as the typical one, the error bar is another quantity. Public kernel competitions keep
-# whole lists of such entries. Write the test that an honest report passes and a broken one does not. You get no list of
-# the tricks: think about what must be true of *every* honest report. Your own `summarize` may help.
+# You know by now how a benchmark goes wrong: the clock stops before the work is done, the second run finds its answer
+# in a cache, the best run is sold as the typical one, the error bar is another quantity. Public kernel competitions
+# keep whole lists of such entries. Write the test that an honest report passes and a broken one does not. You get no
+# list of the tricks: think about what must be true of *every* honest report. Your own `summarize` may help.
 
 # %% exercise="believable"
 def believable(report: dict) -> bool:

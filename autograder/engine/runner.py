@@ -1,0 +1,206 @@
+"""The grader's side of one submission: its cells, and the sessions that answer an examiner's calls.
+
+All that a runner sends is untrusted. The grader keeps its own deadlines, later than those of the guard inside the jail, and
+ends a runner by hanging up its lifeline, on which the warden outside the jail waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire
+from autograder.engine.outcome import STATUSES, CellOutcome, EngineError, OutputList, SessionReply, Status
+from autograder.jail import JailMode, Limits
+
+READY_SECONDS = 60.0
+_PATIENCE = 15.0  # seconds that the grader waits after the guard's own deadline
+_CALL_OUTPUT = 64 * 2**10
+
+
+class Runner:
+    """One submission's process. Its methods raise nothing for what a submission does: they report it."""
+
+    def __init__(self, wire: Wire, lifeline: Wire, limits: Limits, mode: JailMode) -> None:
+        self._wire, self._lifeline, self.limits, self.mode = wire, lifeline, limits, mode
+        self._ends = time.monotonic() + limits.notebook_seconds
+        self._sessions = 0
+        self._why = ""
+        self._state_lost = False
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether cells can still be run."""
+        return not self._why and not self._state_lost
+
+    def wait_until_ready(self, files: Mapping[str, bytes], seed: int | None) -> None:
+        """Hand over the work files and wait for the jail to stand. Raises :class:`EngineError` when it does not."""
+        deadline = time.monotonic() + READY_SECONDS
+        index, body = pack_files(files)
+        try:
+            self._wire.send({"files": index, "seed": seed}, body, deadline=deadline)
+            frame = self._wire.receive(deadline)
+        except (HungUp, DeadlineError, ProtocolError) as error:
+            why = self._last_report()
+            if not why:
+                raise HungUp(f"the jail was not built: {error}") from None
+            raise EngineError(
+                f"The jail ({self.mode}) cannot be built: {why}. `fourbit doctor` says what works here."
+            ) from None
+        if frame.header.get("say") != "ready":
+            raise EngineError(f"The submission's process did not start: {frame.header.get('message')}")
+
+    def _last_report(self) -> str:
+        """What the warden said last, e.g. why a wall could not be built."""
+        channel = self._lifeline.socket
+        channel.settimeout(2.0)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            message = json.loads(channel.recv(65536).splitlines()[-1])
+            return str(message.get("refused") or "")
+        return ""
+
+    def run_cell(self, source: str, *, seconds: float | None = None, checkpoint: bool = False) -> CellOutcome:
+        """Run one cell. ``seconds``: its wall time (default: the limits'). ``checkpoint``: fork before it, so that a crash,
+        a kill, a lack of memory or a timeout that ignores the interrupt costs this cell and nothing else."""
+        granted, why = self._grant(self.limits.cell_seconds if seconds is None else seconds)
+        if why:
+            return CellOutcome("timeout" if not self._why else "crashed", (), 0.0, why, kept=False)
+        outputs = OutputList(self.limits.output_bytes)
+        start = time.monotonic()
+        reply = self._ask(
+            {"do": "cell", "seconds": granted, "checkpoint": checkpoint},
+            source.encode("utf-8", "replace"),
+            granted,
+            outputs,
+        )
+        seconds_used = time.monotonic() - start
+        if isinstance(reply, str):
+            return CellOutcome("crashed", tuple(outputs.items), seconds_used, reply, kept=False)
+        status, message = _verdict(reply)
+        self._state_lost = reply.header.get("live") is not True
+        return CellOutcome(status, tuple(outputs.items), seconds_used, message, reply.header.get("kept") is True)
+
+    def session(self, handler: str, argument: dict[str, Any], seconds: float = 5.0) -> Session:
+        """Fork the state of this moment into a process that answers calls with ``handler``, "package.module:function":
+        ``handler(user_namespace, argument, payload) -> bytes``. ``seconds``: the limit of a call that names none."""
+        self._sessions += 1
+        session = Session(self, self._sessions, seconds)
+        granted, why = self._grant(max(seconds, 30.0))
+        if not why:
+            header = {"do": "session", "session": self._sessions, "handler": handler, "seconds": granted}
+            reply = self._ask(header, json.dumps(argument).encode(), granted, OutputList(0))
+            status, why = ("crashed", reply) if isinstance(reply, str) else _verdict(reply)
+            if status == "error":
+                raise EngineError(f"The session handler cannot be used: {why}")
+        session.why = why
+        return session
+
+    def call(self, number: int, payload: bytes, seconds: float) -> SessionReply:
+        """One call of session ``number``; see :meth:`Session.call`."""
+        granted, why = self._grant(seconds)
+        if why:
+            return SessionReply("timeout" if not self._why else "crashed", message=why)
+        outputs = OutputList(_CALL_OUTPUT)
+        start = time.monotonic()
+        reply = self._ask({"do": "call", "session": number, "seconds": granted}, payload, granted, outputs)
+        seconds_used = time.monotonic() - start
+        printed = "".join(item["text"] for item in outputs.items if item["output_type"] == "stream")[:_CALL_OUTPUT]
+        if isinstance(reply, str):
+            return SessionReply("crashed", b"", seconds_used, reply, printed)
+        status, message = _verdict(reply)
+        return SessionReply(status, reply.body if status == "ok" else b"", seconds_used, message, printed)
+
+    def end_session(self, number: int) -> None:
+        if not self._why:
+            self._ask({"do": "close", "session": number}, b"", 5.0, OutputList(0))
+
+    def close(self) -> None:
+        """End everything in the jail and wait until nothing of it is left."""
+        self._why = self._why or "the runner is closed"
+        self._wire.close()
+        channel = self._lifeline.socket
+        with contextlib.suppress(OSError):
+            channel.settimeout(_PATIENCE)
+            channel.shutdown(1)  # the warden reads the end, cleans up, and closes its side
+            while channel.recv(65536):
+                pass
+        self._lifeline.close()
+
+    def _grant(self, seconds: float) -> tuple[float, str]:
+        left = self._ends - time.monotonic()
+        if self._why:
+            return 0.0, self._why
+        if left <= 0:
+            return 0.0, f"stopped: the notebook used more than {self.limits.notebook_seconds:g} s"
+        return min(seconds, left), ""
+
+    def _ask(self, header: dict[str, Any], body: bytes, seconds: float, outputs: OutputList) -> Frame | str:
+        """The guard's final answer, or the reason why there will never be one again."""
+        deadline = time.monotonic() + seconds + _PATIENCE
+        try:
+            self._wire.send(header, body, deadline=deadline)
+            while True:
+                frame = self._wire.receive(deadline)
+                if frame.header.get("say") == "done":
+                    return frame
+                if frame.header.get("say") == "refused":
+                    raise ProtocolError(str(frame.header.get("message"))[:2000])
+                outputs.add(frame.body)
+        except DeadlineError:
+            why = f"stopped: no answer {_PATIENCE:g} s after the time limit"
+        except HungUp:
+            why = "all processes of the submission ended"
+        except ProtocolError as error:
+            why = f"stopped: {error}"
+        except BaseException:
+            self.close()
+            raise
+        self._why = why
+        self.close()
+        return why
+
+
+class Session:
+    """A fork of a runner's state that answers calls; a call that loops or crashes costs that call only."""
+
+    def __init__(self, runner: Runner, number: int, seconds: float) -> None:
+        self._runner, self._number, self._seconds = runner, number, seconds
+        self.why = ""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def call(self, payload: bytes, seconds: float | None = None) -> SessionReply:
+        """Pass ``payload`` (at most 64 MiB) to the handler and return its reply. Never raises for what a submission does."""
+        if self.why:
+            return SessionReply("crashed", message=self.why)
+        return self._runner.call(self._number, payload, self._seconds if seconds is None else seconds)
+
+    def close(self) -> None:
+        if not self.why:
+            self._runner.end_session(self._number)
+            self.why = "the session is closed"
+
+
+def _verdict(frame: Frame) -> tuple[Status, str]:
+    status = frame.header.get("status")
+    known: Status = status if isinstance(status, str) and status in STATUSES else "crashed"  # type: ignore[assignment]
+    message = frame.header.get("message")
+    return known, message if isinstance(message, str) else ""
+
+
+def pack_files(files: Mapping[str, bytes]) -> tuple[list[tuple[str, int]], bytes]:
+    """The index of a frame of files, and its body."""
+    return [(name, len(data)) for name, data in files.items()], b"".join(files.values())
