@@ -6,7 +6,7 @@ Nothing heavy is imported here: a student's `fourbit --help` loads this module w
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +17,8 @@ from rich.console import Console
 from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:
-    pass
+    from autograder.jail import JailMode
+    from autograder.results import SubmissionRecord
 
 PANEL = "Teach"
 
@@ -35,7 +36,7 @@ class ToolsError(FourbitError):
 
 def register(app: typer.Typer) -> None:
     """Add the instructor's commands to `app`."""
-    for command in (build, course, grade, demo):
+    for command in (build, course, grade, report, demo):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -107,7 +108,9 @@ def grade(
     assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
     folder: Course = Path(),
     jobs: Jobs = None,
-    student: Annotated[list[str] | None, typer.Option("--student", "-s", help="Grade only this id; may repeat.")] = None,
+    student: Annotated[
+        list[str] | None, typer.Option("--student", "-s", help="Grade only this id; may repeat.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run everything again, changed or not.")] = False,
     jail: Annotated[str | None, typer.Option(help="namespaces, landlock, or plain: time and size limits only.")] = None,
 ) -> None:
@@ -124,7 +127,16 @@ def grade(
             result = grade_assignment(
                 folder, assignment, jobs=jobs, students=student, force=force, jail=_jail(jail), on_progress=settled
             )
-        report_class(result, console)
+        show_class(folder, assignment, result.records, console)
+
+
+def report(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    folder: Course = Path(),
+) -> None:
+    """Print the class table again, and write feedback and grades.csv anew: after grading by hand in formgrader."""
+    with grading_tools():
+        show_class(folder, assignment, None, Console())
 
 
 def demo(
@@ -137,8 +149,50 @@ def demo(
 
         console = Console()
         made = run_demo(find_sources(), console, lab=lab_names(find_sources(), [lab])[0], jobs=jobs)
-        report_class(made.result, console)
-        console.print("[bold]Next[/]  `make lab` opens lab 00 in JupyterLab: be the student.")
+        show_class(made.course, made.result.assignment, made.result.records, console)
+        console.print("\n[bold]Next[/]  `make lab` opens lab 00 in JupyterLab: be the student.")
+
+
+def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord] | None, console: Console) -> None:
+    """Print the class table and the most common mistakes; write ``feedback/`` and ``grades.csv`` into the course.
+
+    Args:
+        records: the class; None = everybody who was ever graded.
+    """
+    from autograder.nbgrader_course import open_course
+    from autograder.reports import class_rows, class_table, mistakes_table, write_csv, write_feedback
+
+    opened = open_course(folder)
+    opened.require(assignment)
+    rows = class_rows(opened, assignment, records)
+    if not rows:
+        raise ToolsError(
+            f"nobody's {assignment} has been graded in {opened.root}; `fourbit grade {assignment}` does that"
+        )
+    console.print(class_table(rows, assignment))
+    if (mistakes := mistakes_table(rows)) is not None:
+        console.print(mistakes)
+    pages = write_feedback(opened, rows)
+    grades = opened.root / "grades.csv"
+    write_csv(grades, class_rows(opened, assignment) if records is not None else rows)
+    console.print(f"Feedback   {len(pages)} pages in {opened.root / 'feedback'}", soft_wrap=True, highlight=False)
+    console.print(f"Grades     {grades}", soft_wrap=True, highlight=False)
+    console.print(f"Gradebook  {opened.db_url}", soft_wrap=True, highlight=False)
+    console.print(
+        f"Formgrader, for the answers that a person grades: jupyter lab {opened.root}, then Nbgrader > Formgrader",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+def _jail(name: str | None) -> JailMode | None:
+    from autograder.jail import JailMode
+
+    if name is None:
+        return None
+    try:
+        return JailMode(name)
+    except ValueError:
+        raise ToolsError(f"no isolation is called {name!r}; there are {', '.join(JailMode)}") from None
 
 
 def find_sources() -> Path:

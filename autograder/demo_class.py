@@ -1,6 +1,6 @@
 """A simulated class: what each student handed in, and why it is in the class.
 
-Students are described in terms of a lab's exam (the second exercise, its first mistake), so one class fits every lab.
+Students are described in terms of a lab's exam (its second exercise, that one's first mistake), and so fit every lab.
 Their wrong answers are the exam's own named mistakes; the rest are accidents and tricks that graders meet every term.
 """
 
@@ -50,6 +50,7 @@ class Student:
         answers: what stands in their exercise cells.
         change: what else happened to their notebook, given as cells by exercise.
         spoil: what happened to the file after it was saved.
+        writes: whether they answered the written questions and made the predictions.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Student:
     answers: Callable[[Classroom], Answers]
     change: Callable[[NotebookNode, Classroom], None] | None = None
     spoil: Callable[[bytes], bytes] | None = None
+    writes: bool = True
 
 
 def hand_in(student: Student, room: Classroom, handed_out: NotebookNode) -> bytes:
@@ -69,6 +71,8 @@ def hand_in(student: Student, room: Classroom, handed_out: NotebookNode) -> byte
         exercise = answer_of(cell)
         if exercise in answers:
             cell.source = answers[exercise].rstrip("\n")
+        elif student.writes:
+            _write(cell)
     if student.change:
         student.change(notebook, room)
     data = nbformat.writes(notebook, version=4).encode()
@@ -80,6 +84,15 @@ def answer_of(cell: Mapping[str, object]) -> str:
     metadata = cell["metadata"]
     fourbit = metadata.get("fourbit", {}) if isinstance(metadata, Mapping) else {}
     return str(fourbit.get("exercise", "")) if fourbit.get("role") == "exercise" else ""
+
+
+def _write(cell: NotebookNode) -> None:
+    """A guess where one is asked for, a sentence where an answer is."""
+    role = cell.metadata.get("fourbit", {}).get("role")
+    if role == "prediction":
+        cell.source = cell.source.replace("...", "10", 1)
+    elif role == "written":
+        cell.source = "Because the bytes have to be moved whether they are zero or not."
 
 
 def _nothing(room: Classroom) -> Answers:
@@ -125,12 +138,13 @@ def _all_wrong(room: Classroom) -> Answers:
     return {name: room.mistaken(name, 0)[name] for name in room.exercises}
 
 
-def _with_second(make: Callable[[str, Classroom], str]) -> Callable[[Classroom], Answers]:
-    """All right, but the second exercise's cell is `make(its reference, room)`."""
+def _but(number: int, make: Callable[[str, str, Classroom], str]) -> Callable[[Classroom], Answers]:
+    """All right, but the cell of exercise `number` is `make(its object's name, its reference, room)`."""
 
     def answers(room: Classroom) -> Answers:
-        name = room.exercises[1]
-        return room.solved() | {name: make(room.lab.source(name), room)}
+        exercise = room.lab.exam.exercises[number]
+        cell = make(exercise.entry or exercise.name, room.lab.source(exercise.name), room)
+        return room.solved() | {exercise.name: cell}
 
     return answers
 
@@ -140,28 +154,28 @@ def _body(entry: str, body: str) -> str:
     return f"def {entry}(*args, **kwargs):\n{indented}\n"
 
 
-def _loops(source: str, room: Classroom) -> str:
-    return _body(_second(room), "while True:\n    pass")
+def _loops(entry: str, source: str, room: Classroom) -> str:
+    return _body(entry, "while True:\n    pass")
 
 
-def _ends_the_process(source: str, room: Classroom) -> str:
+def _ends_the_process(entry: str, source: str, room: Classroom) -> str:
     return f"import os\n\n{source}\nos._exit(0)"
 
 
-def _floods(source: str, room: Classroom) -> str:
+def _floods(entry: str, source: str, room: Classroom) -> str:
     return f"{source}\nfor step in range(1_000_000):\n    print(step, 'x' * 100)"
 
 
-def _syntax_error(source: str, room: Classroom) -> str:
+def _syntax_error(entry: str, source: str, room: Classroom) -> str:
     return source.replace("):", ")", 1)
 
 
-def _not_a_number(source: str, room: Classroom) -> str:
+def _not_a_number(entry: str, source: str, room: Classroom) -> str:
     """The reference, with every float in its result replaced by NaN."""
     return f"""{source}
-right = {_second(room)}
+_right = {entry}
 
-def {_second(room)}(*args, **kwargs):
+def {entry}(*args, **kwargs):
     def spoil(value):
         if isinstance(value, torch.Tensor):
             return value * float("nan") if value.is_floating_point() else torch.full(value.shape, float("nan"))
@@ -170,43 +184,38 @@ def {_second(room)}(*args, **kwargs):
         if isinstance(value, (list, tuple)):
             return type(value)(spoil(item) for item in value)
         return float("nan")
-    return spoil(right(*args, **kwargs))
+    return spoil(_right(*args, **kwargs))
 """
 
 
-def _warns(source: str, room: Classroom) -> str:
+def _warns(entry: str, source: str, room: Classroom) -> str:
     return (
         f"import sys\nimport warnings\n\n{source}\nwarnings.warn('half done')\nprint('nearly there', file=sys.stderr)"
     )
 
 
-def _copies(source: str, room: Classroom) -> str:
+def _copies(entry: str, source: str, room: Classroom) -> str:
     """Look for a neighbour's notebook wherever it could be, and run their function."""
     course = str(room.course / "*" / "*" / "*" / "*.ipynb")
     return _body(
-        _second(room),
+        entry,
         f"""import glob
 import json
 found = []
 for pattern in ("../*/*.ipynb", "../../*/*/*.ipynb", "../../../*/*/*/*.ipynb", {course!r}):
     for path in glob.glob(pattern):
         for cell in json.load(open(path))["cells"]:
-            if "def {_second(room)}(" in "".join(cell["source"]):
+            if "def {entry}(" in "".join(cell["source"]):
                 found.append("".join(cell["source"]))
 for source in found:
     scope = dict(globals())
     exec(source, scope)
     try:
-        return scope["{_second(room)}"](*args, **kwargs)
+        return scope["{entry}"](*args, **kwargs)
     except Exception:
         continue
 raise FileNotFoundError("no neighbour's work to be found")""",
     )
-
-
-def _second(room: Classroom) -> str:
-    exercise = room.lab.exam.exercises[1]
-    return exercise.entry or exercise.name
 
 
 def _delete_third(notebook: NotebookNode, room: Classroom) -> None:
@@ -228,23 +237,23 @@ def _cut_off(data: bytes) -> bytes:
 
 CLASS = (
     Student("amara", "Amara", "Okafor", "everything right", _everything),
-    Student("bruno", "Bruno", "Silva", "nothing written", _nothing),
+    Student("bruno", "Bruno", "Silva", "nothing written", _nothing, writes=False),
     Student("chen", "Chen", "Wei", "first half", _first_half),
     Student("dana", "Dana", "Katz", "every other exercise", _every_other),
-    Student("elif", "Elif", "Yilmaz", "first exercise only", _first_only),
+    Student("elif", "Elif", "Yilmaz", "first exercise only", _first_only, writes=False),
     Student("farid", "Farid", "Haddad", "one mistake", _slips((0, 0))),
     Student("greta", "Greta", "Lindqvist", "two mistakes", _slips((0, 0), (2, 1))),
     Student("hiro", "Hiro", "Tanaka", "a mistake in every exercise", _all_wrong),
     Student("ines", "Ines", "Moreau", "three mistakes", _slips((1, 1), (2, 1), (3, 2))),
     Student("jonas", "Jonas", "Weber", "right, written another way", _alternatives),
-    Student("kofi", "Kofi", "Mensah", "a function that loops for ever", _with_second(_loops)),
-    Student("lena", "Lena", "Novak", "reads a neighbour's work", _with_second(_copies)),
-    Student("mateo", "Mateo", "Garcia", "a cell that ends the process", _with_second(_ends_the_process)),
+    Student("kofi", "Kofi", "Mensah", "a function that loops for ever", _but(1, _loops)),
+    Student("lena", "Lena", "Novak", "reads a neighbour's work", _but(0, _copies)),
+    Student("mateo", "Mateo", "Garcia", "a cell that ends the process", _but(2, _ends_the_process)),
     Student("nadia", "Nadia", "Rahman", "a file cut off in the middle", _everything, spoil=_cut_off),
     Student("oskar", "Oskar", "Nowak", "deleted a cell", _everything, change=_delete_third),
-    Student("priya", "Priya", "Iyer", "prints 100 MB", _with_second(_floods)),
-    Student("quinn", "Quinn", "Murphy", "NaN in place of numbers", _with_second(_not_a_number)),
-    Student("rosa", "Rosa", "Bianchi", "a syntax error", _with_second(_syntax_error)),
+    Student("priya", "Priya", "Iyer", "prints 100 MB", _but(2, _floods)),
+    Student("quinn", "Quinn", "Murphy", "NaN in place of numbers", _but(5, _not_a_number)),
+    Student("rosa", "Rosa", "Bianchi", "a syntax error", _but(2, _syntax_error)),
     Student("samir", "Samir", "Das", "an earlier attempt left in", _everything, change=_duplicate_first),
-    Student("tara", "Tara", "O'Brien", "warnings on stderr", _with_second(_warns)),
+    Student("tara", "Tara", "O'Brien", "warnings on stderr", _but(0, _warns)),
 )

@@ -100,9 +100,7 @@ def grade_assignment(
         EngineError: when this machine cannot run submissions in the isolation asked for.
     """
     if platform.system() != "Linux":
-        raise GradingError(
-            "grading needs Linux: submissions run in a sandbox of its kernel. Use a Linux machine, WSL2 or a VM"
-        )
+        raise GradingError("grading needs Linux, whose kernel isolates submissions; use a Linux machine, WSL2 or a VM")
     started = time.monotonic()
     course = open_course(course_dir)
     template = load_template(course, assignment)

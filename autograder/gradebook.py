@@ -99,7 +99,7 @@ def _student(submission: Any) -> StudentStanding:
 
 @contextmanager
 def _own_scripts_first() -> Iterator[None]:
-    """nbgrader runs the command `alembic` to mark a new database; it lies beside this Python, not always on the PATH."""
+    """Put this Python's scripts on the PATH: nbgrader runs one, `alembic`, to mark a new database."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), before))
     try:

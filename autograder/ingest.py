@@ -26,8 +26,8 @@ class RebuiltCell:
     """One cell of the notebook that is graded.
 
     Attributes:
-        origin: "template" (as the instructor wrote it), "student" (an answer), "edited" (the student's version of a cell
-            that was theirs to edit) or "extra" (a cell that the student added).
+        origin: "template" (as the instructor wrote it), "student" (an answer), "edited" (the student's version of a
+            cell that was theirs to edit) or "extra" (a cell that the student added).
         cell: the template cell, or None for an extra one.
         answered: for answer cells, whether the text differs from what was handed out.
     """

@@ -76,7 +76,7 @@ class QuestionRecord:
         mode: "exam" (judged outside the student's process), "in process" (the test cell ran in it), "by hand"
             or "not run".
         cell: position of the graded cell in the rebuilt notebook, counted from 1; 0 when there is none.
-        answer: hash of the answer cells that the question depends on; tells a regrade whether a human should look again.
+        answer: hash of the answer cells that the question depends on; tells whether a human should look again.
     """
 
     notebook: Name
@@ -104,7 +104,8 @@ class SubmissionRecord:
     """The result of grading one submission.
 
     Attributes:
-        outcome: "graded"; or why not: "unreadable", "no submission", "refused" (its student or folder is not accepted), "crashed".
+        outcome: "graded"; or why not: "unreadable", "no submission", "refused" (the student or folder is not
+            accepted), "crashed".
         message: the reason, for outcomes other than "graded".
         notes: what was noticed and mended while reading the submission, in words for student and instructor.
         key: content hash of everything that the result depends on.

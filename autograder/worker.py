@@ -63,7 +63,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Graded:
-    """What a slot answers: the record, the graded notebooks as JSON text, and which of the student's files belong beside them."""
+    """What a slot answers: record, graded notebooks as JSON text, names of the student's files that belong beside them."""
 
     record: SubmissionRecord
     notebooks: Mapping[str, str]

@@ -23,13 +23,17 @@ LEARN = "Learn"
 TEACH = "Teach"
 COMMANDS = "fourbit.commands"
 
-HELP = """Efficient deep learning in labs that measure, from a small network to a language model in four bits.
-
-A lab is a notebook in [bold]labs/[/], and its lecture notes are in [bold]lecture_notes/[/]. You write functions;
-[bold]check("name")[/] in the notebook says at once what holds, what does not, and which mistake it looks like.
-An instructor builds the labs from [bold]solutions/[/], and grades a class in a sandbox into nbgrader's gradebook.
-
-Begin with [bold]fourbit doctor[/] (what this machine can do) and [bold]fourbit lab 00[/]."""
+# Typer keeps the line breaks of all paragraphs but the first, so each has none here.
+HELP = "\n\n".join(
+    (
+        "Efficient deep learning in labs that measure, from a small network to a language model in four bits.",
+        "A lab is a notebook in [bold]labs/[/]; its lecture notes are in [bold]lecture_notes/[/]. You write functions, "
+        'and [bold]check("name")[/] in the notebook says at once what holds, what does not, and which mistake it is.',
+        "An instructor builds the labs from [bold]solutions/[/] and grades a class in a sandbox, "
+        "into nbgrader's gradebook.",
+        "Begin with [bold]fourbit doctor[/] (what this machine can do) and [bold]fourbit lab 00[/].",
+    )
+)
 
 app = typer.Typer(
     name="fourbit",

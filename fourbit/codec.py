@@ -245,6 +245,9 @@ class _Reader:
     def layer(self, item: Any, depth: int) -> nn.Module:
         cls, _ = _LAYERS[item["kind"]]
         options = {str(k): self.value(v, depth + 1) for k, v in item["options"].items()}
+        if cls is nn.Embedding:  # initializing one on the meta device would import torch's compiler
+            size = options["num_embeddings"], options["embedding_dim"]
+            options["_weight"] = torch.empty(size, device="meta")
         with torch.device("meta"):
             layer = cls(**options)
         for key, parameter in layer._parameters.items():

@@ -1,7 +1,7 @@
 """The tests of the engine and the jail once more: as an ordinary user, and in Landlock mode.
 
-As root this process takes the rights of user 1001 in a mount namespace of its own, where the interpreter can be reached even
-when it lies in root's home.
+As root this process takes the rights of user 1001 in a mount namespace of its own, where the interpreter can be
+reached even when it lies in root's home.
 """
 
 from __future__ import annotations
@@ -21,32 +21,36 @@ pytestmark = pytest.mark.linux
 
 USER = 1001
 
-BECOME = f"""
+BECOME = f'''
 import os, sys
 from pathlib import Path
 from autograder.jail import libc
 
-def open_the_way(place):
-    for above in reversed(Path(place).parents):
-        if not above.stat().st_mode & 1:
-            libc.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=755")
-            os.mkdir("/mnt/kept")
-            libc.mount(place, "/mnt/kept", "", libc.MS_BIND | libc.MS_REC)
-            libc.mount("tmpfs", str(above), "tmpfs", 0, "mode=755")
-            os.makedirs(place)
-            libc.mount("/mnt/kept", place, "", libc.MS_BIND | libc.MS_REC)
-            return
+def closed_folder(place):
+    """The first folder above a place that only its owner may pass, or None."""
+    return next((str(above) for above in reversed(Path(place).parents) if not above.stat().st_mode & 1), None)
 
 libc.unshare(libc.CLONE_NEWNS)
 libc.mount("", "/", "", libc.MS_REC | libc.MS_PRIVATE)
-open_the_way(sys.base_prefix)
+libc.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=755")
+places = {{place: closed_folder(place) for place in (sys.base_prefix, sys.prefix, os.getcwd())}}
+for number, place in enumerate(places):
+    os.mkdir(f"/mnt/{{number}}")
+    libc.mount(place, f"/mnt/{{number}}", "", libc.MS_BIND | libc.MS_REC)
+for folder in set(places.values()) - {{None}}:
+    libc.mount("tmpfs", folder, "tmpfs", 0, "mode=755")
+for number, (place, folder) in enumerate(places.items()):
+    if folder:
+        os.makedirs(place, exist_ok=True)
+        libc.mount(f"/mnt/{{number}}", place, "", libc.MS_BIND | libc.MS_REC)
+os.chdir(os.getcwd())
 libc.mount("tmpfs", "/tmp", "tmpfs", 0, "mode=1777")
 os.setgroups([])
 os.setresgid({USER}, {USER}, {USER})
 os.setresuid({USER}, {USER}, {USER})
 os.environ.update(HOME="/tmp", TMPDIR="/tmp", PYTHONDONTWRITEBYTECODE="1")
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
+'''
 
 
 def run_tests(root: Path, files: list[str], **environment: str) -> None:

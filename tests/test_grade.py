@@ -27,7 +27,7 @@ from tests.plain_course import GOOD, cell_of, code, make_course, released, submi
 
 pytestmark = pytest.mark.linux
 
-LIMITS = Limits(cell_seconds=2.0, notebook_seconds=30.0, memory_bytes=2**30)
+LIMITS = Limits(cell_seconds=8.0, notebook_seconds=120.0, memory_bytes=2**30, output_bytes=2**18)
 
 PARTLY = {**GOOD, "primes": "def primes(n):\n    return [2, 3, 5, 7] if n == 10 else []"}
 WRONG = {**GOOD, "mean": "def mean(numbers):\n    return sum(numbers) / len(numbers)"}
@@ -41,23 +41,25 @@ HONEST: dict[str, tuple[dict[str, str], tuple[float, float, float]]] = {
     "typo": ({**GOOD, "primes": "def primes(n)\n    return []"}, (2, 3, 0)),
     "prints": ({**GOOD, "mean": GOOD["mean"] + "\nprint('done')"}, (2, 3, 4)),
 }
+LOOP = "    import time\n    while True:\n        time.sleep(0.01)"
+EQUALS = "class N:\n    def __eq__(self, other):\n        return {}\ndef primes(n):\n    return N()"
+WARNS = "import warnings\ndef mean(x):\n    warnings.warn('hm')\n    return sum(x) / max(len(x), 1)"
+BLANKS = "get_ipython().input_transformers_cleanup.append(lambda lines: ['pass\\n'])"
+FLOOD = GOOD["mean"] + "\nfor i in range(10**4):\n    print('x' * 100)"
+# answers, points, status of the first question ("" = any)
 CLUMSY: dict[str, tuple[dict[str, str], tuple[float, float, float], str]] = {
-    "loops": ({**GOOD, "mean": "def mean(numbers):\n    while True:\n        pass"}, (0, 3, 4), "timeout"),
-    "loops-at-once": ({**GOOD, "mean": "while True:\n    pass"}, (0, 3, 4), "timeout"),
+    "loops": ({**GOOD, "mean": f"def mean(numbers):\n{LOOP}"}, (0, 3, 4), "timeout"),
+    "loops-at-once": ({**GOOD, "mean": f"if True:\n{LOOP}"}, (0, 3, 4), "timeout"),
     "exits": ({**GOOD, "mean": "import os\nos._exit(0)"}, (0, 3, 4), "crashed"),
     "kills": ({**GOOD, "mean": "import os\nos.kill(os.getpid(), 9)"}, (0, 3, 4), "crashed"),
-    "eats": ({**GOOD, "mean": "x = [bytearray(2**28) for _ in range(64)]"}, (0, 3, 4), "error|out of memory"),
-    "floods": ({**GOOD, "mean": GOOD["mean"] + "\nfor i in range(10**6):\n    print('x' * 100)"}, (2, 3, 4), "passed"),
-    "warns": ({**GOOD, "mean": "import warnings\ndef mean(x):\n    warnings.warn('hm')\n    return sum(x) / max(len(x), 1)"},
-              (2, 3, 4), "passed"),
-    "nan": ({**GOOD, "primes": "class N:\n    def __eq__(self, o):\n        return float('nan')\ndef primes(n):\n    return N()"},
-            (2, 3, 0), ""),
-    "over": ({**GOOD, "primes": "class N:\n    def __eq__(self, o):\n        return 1000\ndef primes(n):\n    return N()"},
-             (2, 3, 4), ""),
-    "below": ({**GOOD, "primes": "class N:\n    def __eq__(self, o):\n        return -5\ndef primes(n):\n    return N()"},
-              (2, 3, 0), ""),
-    "blanks": ({**GOOD, "mean": "get_ipython().input_transformers_cleanup.append(lambda lines: ['pass\\n'])"}, (0, 0, 0), "tampered"),
-}  # fmt: skip
+    "eats": ({**GOOD, "mean": "x = [bytearray(2**28) for _ in range(8)]"}, (0, 3, 4), "error|out of memory"),
+    "floods": ({**GOOD, "mean": FLOOD}, (2, 3, 4), "passed"),
+    "warns": ({**GOOD, "mean": WARNS}, (2, 3, 4), "passed"),
+    "nan": ({**GOOD, "primes": EQUALS.format("float('nan')")}, (2, 3, 0), ""),
+    "over": ({**GOOD, "primes": EQUALS.format("1000")}, (2, 3, 4), ""),
+    "below": ({**GOOD, "primes": EQUALS.format("-5")}, (2, 3, 0), ""),
+    "blanks": ({**GOOD, "mean": BLANKS}, (0, 0, 0), "tampered"),
+}
 
 
 def spoiled(template: Template) -> dict[str, tuple[Any, tuple[float, float, float] | None]]:

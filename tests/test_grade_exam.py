@@ -38,6 +38,8 @@ def scale(w, bits):
     found += [str(o)[:40] for o in gc.get_objects() if isinstance(o, dict) and ("expected" in o or "mistakes" in o)]
     raise RuntimeError("found " + repr(found))
 """
+LIES = "class L(float):\n    __eq__ = lambda *a: True\ndef scale(w, bits):\n    return L(0)"
+PRETENDS = "def check(name):\n    return 2.0\nfrom fourbit.exam import judge\ndef scale(w, bits):\n    return 0.5"
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,9 @@ def students(root: Path) -> dict[str, dict[str, str]]:
         "exits": right | {"scale": "import os\n" + right["scale"] + "\nos._exit(0)"},
         "exits-later": right | {"scale": "def scale(w, bits):\n    import os\n    os._exit(0)"},
         "deletes": {"quantize": right["quantize"], "scale": "del scale"},
-        "lies": right | {"scale": "class L(float):\n    __eq__ = lambda *a: True\ndef scale(w, bits):\n    return L(0)"},
+        "lies": right | {"scale": LIES},
         "looks": right | {"scale": LOOK},
-        "pretends": right | {"scale": "def check(name):\n    return 2.0\nfrom fourbit.exam import judge\ndef scale(w, bits):\n    return 0.5"},
+        "pretends": right | {"scale": PRETENDS},
     }  # fmt: skip
 
 

@@ -268,14 +268,15 @@ def test_no_more_files_and_bytes_than_the_caps(tmp_path: Path) -> None:
 
 def test_the_instructors_files_win_and_modules_are_not_shadowed() -> None:
     mine = {"helpers.py": b"mine", "cities.csv": b"mine"}
-    theirs = {
-        "helpers.py": b"theirs", "helpers/__init__.py": b"", "helpers/data.txt": b"", "math.py": b"", "torch.py": b"", "numpy/__init__.py": b"",
-        "sitecustomize.py": b"", ".ipython/startup.py": b"", "fast.so": b"", "my_tools.py": b"ok", "data/mine.csv": b"ok",
-        "cities.csv/x": b"", "timestamp.txt": b"2026-01-01",
-    }  # fmt: skip
+    refused = (
+        "helpers.py", "helpers/__init__.py", "helpers/data.txt", "math.py", "json/__init__.py", "sitecustomize.py",
+        ".ipython/startup.py", "fast.so",
+    )  # fmt: skip
+    theirs = dict.fromkeys(refused, b"theirs") | {"my_tools.py": b"ok", "data/mine.csv": b"ok"}
+    theirs |= {"cities.csv/x": b"", "timestamp.txt": b"2026-01-01"}
     kept, notes = keep_files(mine, theirs)
     assert kept == {**mine, "my_tools.py": b"ok", "data/mine.csv": b"ok"}
-    assert len(notes) == 9
+    assert all(any(name in note for note in notes) for name in refused)
 
 
 def test_too_many_own_cells_are_cut(template: Template) -> None:

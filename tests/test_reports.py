@@ -18,7 +18,7 @@ from autograder.gradebook import Standing, StudentStanding
 from autograder.reports.feedback import render
 from autograder.reports.rows import Row, common_mistakes
 from autograder.reports.table import class_table, mistakes_table
-from autograder.reports.wide import to_csv, write_csv
+from autograder.reports.wide import write_csv
 from autograder.results import MistakeRecord, PropertyRecord, QuestionRecord, SubmissionRecord, plain
 from autograder.sanitize import safe_html, safe_markdown, safe_outputs
 
@@ -73,7 +73,9 @@ def printed(table: Any, width: int = 100) -> str:
 
 
 def test_the_page_shows_points_mistake_counterexample_and_what_a_human_said() -> None:
-    page = render(row(notes=("one cell was deleted",)), "lab", graded_notebook("def mask(): ..."), "https://notes.example/")
+    page = render(
+        row(notes=("one cell was deleted",)), "lab", graded_notebook("def mask(): ..."), "https://notes.example/"
+    )
     for text in (
         "3.75 / 7", "counts unsigned levels", "Half the codes are negative.", "0.3 &gt; 0.1", "still running after 5 s",
         "Ran out of time", "Graded by hand", "2.25 / 2", "<em>but</em>", "one cell was deleted", "def mask()",
@@ -107,7 +109,9 @@ def test_sanitizing_keeps_what_is_harmless() -> None:
     assert "aGk=" in safe_html(picture)
     assert safe_markdown("a < b, $x<y$ and **bold** <b>x</b><br>") == "a < b, $x<y$ and **bold** <b>x</b><br>"
     for evil in EVIL:
-        assert not any(f"<{tag}" in safe_markdown(evil) for tag in ("script", "img", "svg", "iframe", "a ", "style", "form", "b o"))
+        assert not any(
+            f"<{tag}" in safe_markdown(evil) for tag in ("script", "img", "svg", "iframe", "a ", "style", "form", "b o")
+        )
 
 
 def test_outputs_are_reduced_to_what_is_known() -> None:
@@ -130,7 +134,7 @@ def test_outputs_are_reduced_to_what_is_known() -> None:
 def test_the_table_says_in_words_what_happened() -> None:
     rows = [row(), Row(SubmissionRecord("lab", "bob\x1b[2J", "unreadable", message="not JSON at line 1"), None)]
     text = printed(class_table(rows, "lab"))
-    for part in ("ada", "3.75 / 7", "timeout: loop", "partly: mask", "counts unsigned levels", "unreadable: not JSON"):
+    for part in ("ada", "3.25 / 7", "timeout: loop", "partly: mask", "counts unsigned levels", "unreadable: not JSON"):
         assert part in text, text
     assert "\x1b" not in text
     assert text.isprintable() or "\n" in text

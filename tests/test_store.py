@@ -34,7 +34,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Template]:
     return course.root, template
 
 
-@pytest.fixture()
+@pytest.fixture
 def course(prepared: tuple[Path, Template], tmp_path: Path) -> tuple[NbgraderCourse, Template]:
     shutil.copytree(prepared[0], tmp_path / "plain")
     return open_course(tmp_path / "plain"), prepared[1]
@@ -104,7 +104,12 @@ def test_late_work_gets_the_courses_own_penalty(course: tuple[NbgraderCourse, Te
         store.gradebook.update_or_create_assignment("ps1", duedate="2026-03-01 12:00 UTC")
         store.write(record("late"), notebook(course[1]), {}, "2026-03-02 08:00:00.0 UTC")
         store.write(record("early"), notebook(course[1]), {}, "2026-02-02 08:00:00.0 UTC")
-        for student, nonsense in (("a", "yesterday-ish"), ("b", "2999-01-01 00:00 UTC"), ("c", "\x00" * 50), ("d", "9" * 400)):
+        for student, nonsense in (
+            ("a", "yesterday-ish"),
+            ("b", "2999-01-01 00:00 UTC"),
+            ("c", "\x00" * 50),
+            ("d", "9" * 400),
+        ):
             store.write(record(student), notebook(course[1]), {}, nonsense)
         store.write(record("late"), notebook(course[1]), {}, "2026-03-02 08:00:00.0 UTC")
     standings = read_standings(late[0], "ps1")

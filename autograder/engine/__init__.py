@@ -1,4 +1,5 @@
-"""Running notebooks of strangers fast: a preloaded zygote, forked runners in a jail, restore points, sessions for exams."""
+"""Running notebooks of strangers fast: a preloaded zygote, forked runners in a jail, restore points, sessions for
+exams."""
 
 from autograder.engine.client import Zygote
 from autograder.engine.outcome import CellOutcome, EngineError, SessionReply

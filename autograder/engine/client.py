@@ -28,24 +28,26 @@ _PREFIX_OUTPUT = 64 * 2**20
 class Zygote:
     """A preloaded process from which submissions are forked. Use as a context manager; not thread-safe.
 
-    ``preload``: modules to import. ``prefix``: sources of trusted cells run once, with the lab folder's ``files`` (relative POSIX path ->
-    content) in the current folder. ``handlers``: session handlers, ``"package.module:function"``, imported before any code of a
-    submission runs. ``mode``: the jail; the strongest available when None. ``packages``: importable packages shown in the
-    jail; ``readable``: more paths to show, read-only. ``start_seconds``: time for preload and prefix.
+    ``preload``: modules to import. ``prefix``: sources of trusted cells run once, with the lab folder's ``files``
+    (relative POSIX path -> content) in the current folder. ``handlers``: session handlers,
+    ``"package.module:function"``, imported before any code of a submission runs. ``mode``: the jail; the strongest
+    available when None. ``packages``: importable packages shown in the jail; ``readable``: more paths to show,
+    read-only. ``start_seconds``: time for preload and prefix.
     """
 
     def __init__(
         self, preload: tuple[str, ...] = ("numpy", "torch", "matplotlib.pyplot"), prefix: tuple[str, ...] = (), *,
         files: Mapping[str, bytes] | None = None, handlers: tuple[str, ...] = (), mode: JailMode | None = None,
-        packages: tuple[str, ...] = ("fourbit", "autograder"), readable: tuple[Path, ...] = (), start_seconds: float = 300.0,
+        packages: tuple[str, ...] = ("fourbit", "autograder"), readable: tuple[Path, ...] = (),
+        start_seconds: float = 300.0,
     ) -> None:  # fmt: skip
         self.preload, self.prefix, self.handlers = tuple(preload), tuple(prefix), tuple(handlers)
         self.files, self.packages, self.start_seconds = dict(files or {}), tuple(packages), start_seconds
         self.mode = detect() if mode is None else JailMode(mode)
         if mode is None and self.mode is JailMode.PLAIN:
             raise EngineError(
-                "This machine can build no walls around a submission (`fourbit doctor` says why). Grade elsewhere, or accept limits "
-                "on time and size as the only protection by asking for the mode `plain`."
+                "This machine can build no walls around a submission (`fourbit doctor` says why). Grade elsewhere, or "
+                "accept limits on time and size as the only protection by asking for the mode `plain`."
             )
         self.readable = interpreter_paths(self.packages, readable)
         self.prefix_outcomes: tuple[CellOutcome, ...] = ()
@@ -66,7 +68,8 @@ class Zygote:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> Zygote:
-        """Start the process and wait until it has run the prefix. Raises :class:`EngineError` with the cause when it cannot."""
+        """Start the process and wait until it has run the prefix. Raises :class:`EngineError` with the cause when it
+        cannot."""
         self.close()
         ours, theirs = pair()
         roots = list(package_roots((*self.packages, "autograder")))
@@ -74,7 +77,7 @@ class Zygote:
             f"import sys; sys.path.extend({roots!r}); from autograder.engine.zygote import main; "
             f"main({theirs.fileno()}, {os.getpid()})"
         )
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", program], pass_fds=(theirs.fileno(),), env=clean_environment(),
             stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors, start_new_session=True, cwd="/",
@@ -128,8 +131,8 @@ class Zygote:
     ) -> Runner:
         """Fork a jailed copy of the prepared state, working in a folder that holds ``files``.
 
-        ``seed`` seeds random, numpy and torch. A zygote that died is started again. Raises :class:`EngineError` when the jail
-        cannot be built.
+        ``seed`` seeds random, numpy and torch. A zygote that died is started again. Raises :class:`EngineError` when
+        the jail cannot be built.
         """
         limits = limits or Limits()
         for attempt in (1, 2):

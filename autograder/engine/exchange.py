@@ -1,4 +1,5 @@
-"""One question to a process that may be hostile, and what comes back before the deadline: reply, outputs, or its end."""
+"""One question to a process that may be hostile, and what comes back before the deadline: reply, outputs, or its
+end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The process that holds a notebook's state: runs cells and session calls, and forks itself when the guard asks.
 
-After the first cell its interpreter may be in any condition a submission likes to leave it in, so the guard and the grader
-believe nothing that comes from here; it can harm only its own score.
+After the first cell its interpreter may be in any condition a submission likes to leave it in, so the guard and the
+grader believe nothing that comes from here; it can harm only its own score.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     4 bytes header length, 4 bytes body length (big endian), header (a JSON object), body
 
-Nothing is ever unpickled. A reader trusts no length: it refuses what is above its caps before it reads it, holds at most one
-frame's bytes, and never blocks past its deadline.
+Nothing is ever unpickled. A reader trusts no length: it refuses what is above its caps before it reads it, holds at
+most one frame's bytes, and never blocks past its deadline.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ProtocolError(Exception):
     """The peer sent what is no frame, or a frame above the caps; the connection is of no more use."""
 
 
-class HungUp(Exception):
+class HungUp(Exception):  # noqa: N818 - a hang-up is how every connection ends, not an error
     """The peer closed the connection."""
 
 
@@ -66,7 +66,8 @@ class Wire:
         deadline: float | None = None,
         descriptors: tuple[int, ...] = (),
     ) -> None:
-        """Send one frame; ``deadline`` is a ``time.monotonic()`` value. Raises :class:`HungUp` or :class:`DeadlineError`."""
+        """Send one frame; ``deadline`` is a ``time.monotonic()`` value. Raises :class:`HungUp` or
+        :class:`DeadlineError`."""
         head = json.dumps(header).encode()
         if len(head) > MAX_HEADER:
             raise ProtocolError(f"a header of {len(head)} bytes is above the cap")
@@ -95,7 +96,8 @@ class Wire:
         return frame
 
     def receive_ready(self) -> list[Frame]:
-        """The frames that have arrived completely, without waiting. Raises :class:`HungUp` or :class:`ProtocolError`."""
+        """The frames that have arrived completely, without waiting. Raises :class:`HungUp` or
+        :class:`ProtocolError`."""
         hung_up = False
         try:
             self._fill(block=False)
@@ -161,7 +163,8 @@ class Wire:
 
 
 def readable(channel: socket.socket, deadline: float) -> bool:
-    """Wait until there is something to read (or the end); False when ``deadline`` (``time.monotonic()``) passes first."""
+    """Wait until there is something to read (or the end); False when ``deadline`` (``time.monotonic()``) passes
+    first."""
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     return bool(poll.poll(max(0, (deadline - time.monotonic()) * 1000)))

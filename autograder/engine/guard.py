@@ -1,8 +1,8 @@
 """Inside the jail, between the grader and a submission: keeps deadlines, restore points and budgets.
 
-The guard is the first process in the jail (nothing in there can signal or trace it) and never runs a line of a submission.
-A *member* is a process that holds a notebook's state: the live one, the one before it while a cell is on trial (the restore
-point), and for every session a template with the process that answers its calls.
+The guard is the first process in the jail (nothing in there can signal or trace it) and never runs a line of a
+submission. A *member* is a process that holds a notebook's state: the live one, the one before it while a cell is on
+trial (the restore point), and for every session a template with the process that answers its calls.
 """
 
 from __future__ import annotations

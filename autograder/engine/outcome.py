@@ -1,4 +1,5 @@
-"""What the engine reports: one cell's outcome, one session call's reply, and the checks on outputs from a submission."""
+"""What the engine reports: one cell's outcome, one session call's reply, and the checks on outputs from a
+submission."""
 
 from __future__ import annotations
 
@@ -32,15 +33,17 @@ _MAX_DEPTH = 40
 
 
 class EngineError(FourbitError):
-    """The engine itself could not do its work: a zygote that does not start, an unknown handler, a mode not asked for."""
+    """The engine itself could not do its work: a zygote that does not start, an unknown handler, a mode not asked
+    for."""
 
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """How one cell ran. ``outputs`` are nbformat 4 outputs, checked; ``seconds`` is wall time; ``message`` is empty when ok.
+    """How one cell ran. ``outputs`` are nbformat 4 outputs, checked; ``seconds`` is wall time; ``message`` is empty
+    when ok.
 
-    ``kept``: the notebook's state after the cell includes what the cell did. It does for ``ok``, ``error``, ``output limit``
-    (the cell ran to its end, its output was cut) and a ``timeout`` that reacted to the interrupt.
+    ``kept``: the notebook's state after the cell includes what the cell did. It does for ``ok``, ``error``, ``output
+    limit`` (the cell ran to its end, its output was cut) and a ``timeout`` that reacted to the interrupt.
     """
 
     status: Status
@@ -52,8 +55,8 @@ class CellOutcome:
 
 @dataclass(frozen=True)
 class SessionReply:
-    """How one call of a session's handler went. ``payload`` is empty unless ``status`` is ``ok``; ``output`` is what the
-    call printed, cut at 64 KiB."""
+    """How one call of a session's handler went. ``payload`` is empty unless ``status`` is ``ok``; ``output`` is what
+    the call printed, cut at 64 KiB."""
 
     status: Status
     payload: bytes = b""

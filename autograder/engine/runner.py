@@ -1,7 +1,7 @@
 """The grader's side of one submission: its cells, and the sessions that answer an examiner's calls.
 
-All that a runner sends is untrusted. The grader keeps its own deadlines, later than those of the guard inside the jail, and
-ends a runner by hanging up its lifeline, on which the warden outside the jail waits.
+All that a runner sends is untrusted. The grader keeps its own deadlines, later than those of the guard inside the
+jail, and ends a runner by hanging up its lifeline, on which the warden outside the jail waits.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Runner:
         return ""
 
     def run_cell(self, source: str, *, seconds: float | None = None, checkpoint: bool = False) -> CellOutcome:
-        """Run one cell. ``seconds``: its wall time (default: the limits'). ``checkpoint``: fork before it, so that a crash,
-        a kill, a lack of memory or a timeout that ignores the interrupt costs this cell and nothing else."""
+        """Run one cell. ``seconds``: its wall time (default: the limits'). ``checkpoint``: fork before it, so that a
+        crash, a kill, a lack of memory or a timeout that ignores the interrupt costs this cell and nothing else."""
         granted, why = self._grant(self.limits.cell_seconds if seconds is None else seconds)
         if why:
             return CellOutcome("timeout" if not self._why else "crashed", (), 0.0, why, kept=False)
@@ -183,7 +183,8 @@ class Session:
         self.close()
 
     def call(self, payload: bytes, seconds: float | None = None) -> SessionReply:
-        """Pass ``payload`` (at most 64 MiB) to the handler and return its reply. Never raises for what a submission does."""
+        """Pass ``payload`` (at most 64 MiB) to the handler and return its reply. Never raises for what a submission
+        does."""
         if self.why:
             return SessionReply("crashed", message=self.why)
         return self._runner.call(self._number, payload, self._seconds if seconds is None else seconds)

@@ -237,7 +237,8 @@ InteractiveShellABC.register(Shell)
 
 
 def make_shell(folder: str) -> Shell:
-    """The one shell of this process; replaces ``sys.stdout``, ``sys.stderr`` and ``input``. ``folder`` holds its profile."""
+    """The one shell of this process; replaces ``sys.stdout``, ``sys.stderr`` and ``input``. ``folder`` holds its
+    profile."""
     config = Config()
     config.HistoryManager.enabled = False
     config.HistoryManager.hist_file = ":memory:"
@@ -258,5 +259,6 @@ def make_shell(folder: str) -> Shell:
 
 def _no_input(prompt: object = "", stream: object = None) -> NoReturn:
     raise StdinNotImplementedError(
-        "input() was called, but nobody is there to answer while a notebook is graded. Assign the value in the cell instead."
+        "input() was called, but nobody is there to answer while a notebook is graded. "
+        "Assign the value in the cell instead."
     )

@@ -1,4 +1,5 @@
-"""The zygote: one process with one thread that has imported everything and run the prefix, and forks for every submission.
+"""The zygote: one process with one thread that has imported everything and run the prefix, and forks for every
+submission.
 
 It is started afresh (exec), with a clean environment and nothing in its arguments, and reads what to do from the socket
 that its client passes as a file descriptor. It ends when the client hangs up or is gone.
@@ -6,6 +7,7 @@ that its client passes as a file descriptor. It ends when the client hangs up or
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -62,10 +64,8 @@ def _end_without(client: int) -> None:
 
 
 def _tell(control: Wire, header: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(HungUp):
         control.send(header)
-    except HungUp:
-        pass
 
 
 class _Zygote:
@@ -98,8 +98,8 @@ class _Zygote:
         threads = os.listdir("/proc/self/task")
         if len(threads) != 1:
             raise _StartError(
-                f"After the preload {', '.join(self.settings['preload'])} and the prefix {len(threads)} threads run. A process "
-                "with threads cannot be forked safely: start them in a cell that is not part of the prefix."
+                f"After the preload {', '.join(self.settings['preload'])} and the prefix {len(threads)} threads run. "
+                "A process with threads cannot be forked safely: start them in a cell that is not part of the prefix."
             )
         gc.collect()
         gc.freeze()  # the collector would otherwise touch, and so copy, every page in every fork
@@ -155,7 +155,8 @@ def _preload(modules: list[str]) -> None:
 
 
 def _warm_up_torch(torch: Any) -> None:
-    """One training step: the first one imports half of torch (``torch._dynamo``), which would cost every fork two seconds."""
+    """One training step: the first one imports half of torch (``torch._dynamo``), which would cost every fork two
+    seconds."""
     torch.set_num_threads(1)
     state = torch.get_rng_state()
     layer = torch.nn.Linear(2, 2)

@@ -35,8 +35,8 @@ def abi() -> int:
 def restrict(readable: Iterable[str], writable: Iterable[str], *, devices: Iterable[str] = ()) -> None:
     """Confine this process, for good, to reading ``readable`` and writing ``writable`` (folders or files).
 
-    ``devices`` may be read and written but nothing may be made beside them. Paths that do not exist are passed over. Raises
-    :class:`~autograder.jail.libc.JailError` where the kernel has no Landlock. ``no_new_privs`` must be set.
+    ``devices`` may be read and written but nothing may be made beside them. Paths that do not exist are passed over.
+    Raises :class:`~autograder.jail.libc.JailError` where the kernel has no Landlock. ``no_new_privs`` must be set.
     """
     version = abi()
     if version == 0:

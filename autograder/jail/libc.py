@@ -126,7 +126,8 @@ def die_with_parent(sig: int = 9, *, parent: int) -> None:
 
 
 def drop_bounding_capabilities() -> None:
-    """No program started from here on can gain a capability. Needs CAP_SETPCAP, without which nothing is to be dropped."""
+    """No program started from here on can gain a capability. Needs CAP_SETPCAP, without which nothing is to be
+    dropped."""
     _prctl("clearing ambient capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:

@@ -70,7 +70,8 @@ def interpreter_paths(packages: Iterable[str], extra: Iterable[str | os.PathLike
 
 
 def package_roots(packages: Iterable[str]) -> tuple[str, ...]:
-    """Entries that ``sys.path`` of a fresh isolated interpreter lacks: the user's own site folder, the packages' parents."""
+    """Entries that ``sys.path`` of a fresh isolated interpreter lacks: the user's own site folder, the packages'
+    parents."""
     roots = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     roots = [root for root in roots if root in sys.path]
     for name in packages:

@@ -1,4 +1,5 @@
-"""What this machine can enforce: found out by building a jail in a small process of its own, not by reading versions."""
+"""What this machine can enforce: found out by building a jail in a small process of its own, not by reading
+versions."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class JailReport:
-    """What ``fourbit doctor`` shows. ``namespaces`` and ``landlock`` are empty when that mode works, otherwise the reason
-    why not; ``landlock_abi`` is 0 where there is none; ``details`` are finished sentences."""
+    """What ``fourbit doctor`` shows. ``namespaces`` and ``landlock`` are empty when that mode works, otherwise the
+    reason why not; ``landlock_abi`` is 0 where there is none; ``details`` are finished sentences."""
 
     mode: JailMode
     namespaces: str
@@ -53,8 +54,8 @@ def describe() -> JailReport:
 def _details(mode: JailMode, namespaces: str, landlocked: str, abi: int) -> tuple[str, ...]:
     lines = {
         JailMode.NAMESPACES: "Submissions run in a private file system, process table and network.",
-        JailMode.LANDLOCK: "Submissions run on this machine's file system, and see only Python, its libraries and their own work "
-        "folder. The size of what they write is limited per file only.",
+        JailMode.LANDLOCK: "Submissions run on this machine's file system, and see only Python, its libraries "
+        "and their own work folder. The size of what they write is limited per file only.",
         JailMode.PLAIN: "Only limits on time and size protect you here: a submission can read and change what you can. "
         "Grade unknown code elsewhere, or ask for this mode by name.",
     }
@@ -65,7 +66,8 @@ def _details(mode: JailMode, namespaces: str, landlocked: str, abi: int) -> tupl
         found.append(f"Landlock does not work here: {landlocked}.")
     elif mode is JailMode.LANDLOCK and abi < 6:
         found.append(
-            f"Landlock {abi} (before Linux 6.12) keeps no signals in; the system call filter covers the grader's own processes."
+            f"Landlock {abi} (before Linux 6.12) keeps no signals in; the system call filter covers the grader's own "
+            "processes."
         )
     return tuple(found)
 

@@ -42,8 +42,8 @@ def _state_and_parent(pid: int) -> tuple[str, int]:
 def kill_descendants(root: int, *, spare: Collection[int] = (), seconds: float = 5.0) -> bool:
     """Kill every descendant of ``root`` but those in ``spare``; True when none is left.
 
-    Stopped first and killed then: a stopped process holds its place under the process limit, so a tree that forks as fast
-    as it can runs out of places instead of outrunning its hunter.
+    Stopped first and killed then: a stopped process holds its place under the process limit, so a tree that forks as
+    fast as it can runs out of places instead of outrunning its hunter.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -132,7 +132,8 @@ _NO_UNIX_PATHS: dict[str, tuple[_If, ...]] = {
 def install(*, private_root: bool) -> None:
     """Filter the system calls of this process and of all that it starts, for good; ``no_new_privs`` must be set.
 
-    Denied calls fail with EPERM. ``private_root``: the file system shows nothing of the machine, so unix sockets may stay.
+    Denied calls fail with EPERM. ``private_root``: the file system shows nothing of the machine, so unix sockets may
+    stay.
     """
     denied = dict.fromkeys(_DENIED, errno.EPERM) | dict.fromkeys(_ABSENT, errno.ENOSYS)
     conditions = dict(_CONDITIONS)
@@ -144,7 +145,8 @@ def install(*, private_root: bool) -> None:
 
 
 def shield(pids: Iterable[int]) -> None:
-    """From here on this process and its descendants cannot signal ``pids``, their process groups, or everyone at once."""
+    """From here on this process and its descendants cannot signal ``pids``, their process groups, or everyone at
+    once."""
     everyone = -1
     values = [everyone, *(value for pid in pids for value in (pid, -pid))]
     calls = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open")

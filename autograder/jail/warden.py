@@ -1,7 +1,7 @@
 """Entering the jail: one process stays outside as the warden, the other goes in and returns.
 
-The warden never runs a line of a submission. It waits for the jailed process to end or for its lifeline (a socket held by
-the grader) to hang up, ends everything that is left, removes the work folder and reports how it went.
+The warden never runs a line of a submission. It waits for the jailed process to end or for its lifeline (a socket
+held by the grader) to hang up, ends everything that is left, removes the work folder and reports how it went.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def _check_readable(policy: JailPolicy) -> None:
     for path in policy.readable:
         if not os.access(path, os.R_OK):
             raise libc.JailError(
-                f"{path} cannot be read by user {os.getuid()}, as whom the submission runs: install Python and the packages where "
-                "every user may read them, or grade as the user who owns them"
+                f"{path} cannot be read by user {os.getuid()}, as whom the submission runs: install Python and the "
+                "packages where every user may read them, or grade as the user who owns them"
             )
 
 
@@ -186,7 +186,8 @@ def remove_tree(folder: str) -> None:
 
 
 def remove_leftovers() -> None:
-    """Remove temporary folders whose keeper was itself killed (only what this user owns, only when that process is gone)."""
+    """Remove temporary folders whose keeper was itself killed (only what this user owns, only when that process is
+    gone)."""
     root = os.geteuid() == 0
     for place in Path(tempfile.gettempdir()).glob("fourbit-*-*-*"):
         prefix, _, keeper = place.name.rpartition("-")[0].rpartition("-")

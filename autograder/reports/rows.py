@@ -29,7 +29,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """"First Last" where the gradebook knows it, else the id."""
+        """ "First Last" where the gradebook knows it, else the id."""
         if self.standing is None:
             return self.student
         return f"{self.standing.first_name} {self.standing.last_name}".strip() or self.student
@@ -55,9 +55,7 @@ class Row:
         return sum(self.of(question).needs_manual_grade for question in self.record.questions)
 
 
-def class_rows(
-    course: NbgraderCourse, assignment: str, records: Sequence[SubmissionRecord] | None = None
-) -> list[Row]:
+def class_rows(course: NbgraderCourse, assignment: str, records: Sequence[SubmissionRecord] | None = None) -> list[Row]:
     """Return the rows of an assignment by student id.
 
     Args:

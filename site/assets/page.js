@@ -26,9 +26,15 @@ async function typeset() {
 }
 
 function reachable() {
-  for (const box of document.querySelectorAll("div.arithmatex, figure.plot, .md-typeset__table")) {
+  for (const box of document.querySelectorAll("div.arithmatex, figure.plot, .md-typeset__scrollwrap")) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
   }
 }
 
-document$.subscribe(() => typeset().then(reachable));
+document$.subscribe(async () => {
+  await typeset();
+  await document.fonts.ready; // widths are not final before
+  reachable();
+});
+addEventListener("resize", reachable);

@@ -83,10 +83,10 @@ confront("parameters", (counts["trainable"] + counts["frozen"]) / 1e3)
 # ## 2 · Multiply-accumulates
 #
 # A dense layer and a convolution do one thing: multiply and add. One multiply-accumulate (**MAC**) is two
-# floating-point operations (**FLOP**), and half of the factor-of-two errors in this field come from mixing the two.
-# Here, always: MACs, of convolutions and linear layers only, for one sample; biases, normalization, activations and
-# pooling count nothing. Tools differ on this point: for this very network, four popular counters report four
-# different numbers.
+# floating-point operations (**FLOP**), and many a factor of two in this field comes from mixing the two. Here,
+# always: MACs, of convolutions and linear layers only, for one sample; biases, normalization, activations and pooling
+# count nothing. Tools differ on this point: for this very network, four popular counters report four different
+# numbers.
 #
 # How much work is *one* value of a convolution's output? How many output values are there? Mind that stride and
 # padding change their number, and that with `groups=g` each output channel sees only a `g`-th of the input channels.

@@ -1125,7 +1125,7 @@ ENERGY = Exercise(
             "picojoules turned into nanojoules",
             (("value / 1e6", "value / 1e3"),),
             "A picojoule is 10^-12 J and a microjoule 10^-6 J: a million of the one make the other.",
-            NOTES + "cascade",
+            NOTES + "energy-of-data-movement",
         ),
         Mistake(
             "arithmetic-not-in-total",
@@ -1510,7 +1510,7 @@ BELIEVABLE = Exercise(
             (('min(report["seconds"]) >= floor', 'report["median"] >= floor'),),
             "If a few runs return a cached result, the median hides them. Each run must be possible, so look at "
             "the fastest.",
-            NOTES + "test-the-test",
+            NOTES + "honest-benchmarks",
         ),
         Mistake(
             "median-unchecked",
@@ -1523,7 +1523,7 @@ BELIEVABLE = Exercise(
             ),
             "The runs are in the report: compute the median yourself. The best run or the mean under the name "
             "of the median is the most common way to flatter a benchmark.",
-            NOTES + "timing-medians",
+            NOTES + "honest-benchmarks",
         ),
         Mistake(
             "interval-unchecked",
@@ -1559,7 +1559,7 @@ BELIEVABLE = Exercise(
             ((' and len(set(report["seconds"])) == len(report["seconds"])\n', "\n"),),
             "Running more often narrows the interval; so does copying the list. Times from a fine clock on a "
             "noisy machine never agree in all digits.",
-            NOTES + "clocks",
+            NOTES + "honest-benchmarks",
         ),
         Mistake(
             "scaling-unchecked",
@@ -1567,7 +1567,7 @@ BELIEVABLE = Exercise(
             (('1.5 <= report["doubled"] / report["median"] <= 2.5', 'report["doubled"] > 0'),),
             "Twice the work must take about twice the time. If it does not, the benchmark did not do the work: "
             "the best single question to ask of any timing.",
-            NOTES + "test-the-test",
+            NOTES + "honest-benchmarks",
         ),
         Mistake(
             "scaling-from-below",
@@ -1575,7 +1575,7 @@ BELIEVABLE = Exercise(
             (('1.5 <= report["doubled"] / report["median"] <= 2.5', '1.5 <= report["doubled"] / report["median"]'),),
             "Twice the work in six times the time is no honest scaling either: the two numbers were not "
             "measured in the same way, or the first one is too good.",
-            NOTES + "test-the-test",
+            NOTES + "honest-benchmarks",
         ),
     ),
     alternatives=(
@@ -1637,7 +1637,7 @@ DOUBT = Exercise(
             (("return second - first", "return first - second"),),
             "You return how *sure* the network is, so the surest images are handed on first: the large network "
             "works on the easy ones. Turn the sign around.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "top-logit",
@@ -1645,7 +1645,7 @@ DOUBT = Exercise(
             (("return second - first", "return -logits.amax(dim=1)"),),
             "Logits have no fixed zero: adding 5 to all of them changes no probability. A high top logit beside "
             "a second one that is as high is a torn network; compare the classes with each other.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "energy-score",
@@ -1653,7 +1653,7 @@ DOUBT = Exercise(
             (("return second - first", "return -logits.logsumexp(dim=1)"),),
             "The log of the summed exponentials says whether an image looks like the training images at all. It "
             "hardly says whether two classes compete for it, and that is what the large network can settle.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "softmax-over-images",
@@ -1666,7 +1666,7 @@ DOUBT = Exercise(
             ),
             "dim=0 is the batch: you turned each class's logits into a distribution over images, so an image's "
             "doubt depends on its neighbours. The classes are dim=1.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "rounded",
@@ -1674,7 +1674,7 @@ DOUBT = Exercise(
             (("return second - first", "return (1 - first).round()"),),
             "A yes or no has one threshold built in: half of the images tie and are handed on in the order in "
             "which they came. Return how much, and every budget is served.",
-            NOTES + "pareto",
+            NOTES + "cascade",
         ),
         Mistake(
             "best-and-worst",
@@ -1682,7 +1682,7 @@ DOUBT = Exercise(
             (("return second - first", "return -logits.std(dim=1)"),),
             "The spread of all logits says how far the unlikely classes lie below. Whether the answer is right "
             "is decided between the first and the second class.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "log-of-zero",
@@ -1695,14 +1695,14 @@ DOUBT = Exercise(
             ),
             "Entropy is a sensible doubt, but a very sure network gives probabilities of exactly 0 in float32, "
             "and 0 times -inf is NaN. Use log_softmax, or torch.special.entr, which knows that the limit is 0.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "class-index",
             "the answer itself taken for a doubt",
             (("return second - first", "return logits.argmax(dim=1).float()"),),
             "argmax says *which* class is on top, not by how much.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
         Mistake(
             "too-hot",
@@ -1713,7 +1713,7 @@ DOUBT = Exercise(
             ),
             "Divided by a large temperature all classes look alike, and what is left of the top probability is "
             "a mean over all logits. Try temperatures on the validation images before you fix one.",
-            NOTES + "calibrated-doubt",
+            NOTES + "cascade",
         ),
     ),
     alternatives=(
