@@ -204,9 +204,13 @@ import json
 found = []
 for pattern in ("../*/*.ipynb", "../../*/*/*.ipynb", "../../../*/*/*/*.ipynb", {course!r}):
     for path in glob.glob(pattern):
-        for cell in json.load(open(path))["cells"]:
-            if "def {entry}(" in "".join(cell["source"]):
-                found.append("".join(cell["source"]))
+        try:
+            with open(path) as file:
+                cells = json.load(file)["cells"]
+        except ValueError:
+            continue
+        sources = ["".join(cell["source"]) for cell in cells]
+        found += [source for source in sources if "def {entry}(" in source]
 for source in found:
     scope = dict(globals())
     exec(source, scope)

@@ -13,6 +13,7 @@ from fourbit.errors import CodecError
 from fourbit.exam.call import Outcome, read_outcome
 from fourbit.exam.call import answer as _answer
 from fourbit.exam.check import ask
+from fourbit.exam.compare import coincide
 from fourbit.exam.judge import judge
 from fourbit.exam.matrix import kill_matrix
 from fourbit.exam.pack import PACK, PROPERTIES, Pack, PackedExercise, load_pack
@@ -20,8 +21,23 @@ from fourbit.exam.reference import PUBLIC_SEED, Lab, load_lab, write_pack
 from fourbit.exam.verdict import Verdict
 
 __all__ = [
-    "PACK", "PROPERTIES", "PUBLIC_SEED", "Lab", "Outcome", "Pack", "PackedExercise", "Verdict",
-    "answer", "ask", "judge", "kill_matrix", "load_lab", "load_pack", "outcome_of", "write_pack",
+    "PACK",
+    "PROPERTIES",
+    "PUBLIC_SEED",
+    "Lab",
+    "Outcome",
+    "Pack",
+    "PackedExercise",
+    "Verdict",
+    "answer",
+    "ask",
+    "coincide",
+    "judge",
+    "kill_matrix",
+    "load_lab",
+    "load_pack",
+    "outcome_of",
+    "write_pack",
 ]  # fmt: skip
 
 

@@ -7,20 +7,19 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import fourbit
-from autograder.examiner import not_run
 from autograder.fleet import Finished, Fleet, cores
 from autograder.jail import JailMode, Limits, detect
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
-from autograder.results import GradingError, SubmissionRecord, files_hash, key_of, plain
+from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
 from autograder.store import Store
 from autograder.template import Template
 from autograder.untrusted import Caps, RawSubmission, read_folder
-from autograder.worker import Bundle, Task, required_exercises
+from autograder.worker import Bundle, Task, given_up, required_exercises
 
 # Raise when a change of the grader can change a grade: everything is then graded anew.
 ENGINE = 1
@@ -108,8 +107,8 @@ def grade_assignment(
     limits, caps, mode = limits or Limits(), caps or Caps(), jail or detect()
     if mode is JailMode.PLAIN and jail is not JailMode.PLAIN:
         raise GradingError(
-            "this machine cannot isolate submissions (see `fourbit doctor`). To grade work that you trust, limiting "
-            "only time and size, ask for it: --jail plain"
+            "this machine cannot isolate submissions (see `fourbit doctor`). To grade work that you trust, with limits "
+            "on time and size only, ask for it: --jail plain"
         )
     bundle = Bundle(_bundle_key(template, exam, limits, caps, mode), template.to_bytes(), exam, limits, caps, mode)
     slots = max(1, jobs or cores())
@@ -144,8 +143,8 @@ def find_exam(course: NbgraderCourse, template: Template) -> dict[str, bytes]:
             return {name: (folder / name).read_bytes() for name in _EXAM_FILES if (folder / name).is_file()}
     looked = ", ".join(str(place / template.assignment) for place in places)
     raise GradingError(
-        f"the hidden exam of {template.assignment} is missing (looked in {looked}). Build the labs, or set FOURBIT_EXAMS "
-        "in nbgrader_config.py to the folder of the hidden exams"
+        f"the hidden exam of {template.assignment} is missing (looked in {looked}). Build the labs, or set "
+        "FOURBIT_EXAMS in nbgrader_config.py to the folder of the hidden exams"
     )
 
 
@@ -237,21 +236,15 @@ class _ClassRun:
         """Store one result."""
         student = finished.task.student
         raw = self._raws.pop(student)
-        if finished.graded is None:
-            questions = tuple(q for nb in self.template.notebooks for q in not_run(nb, finished.reason, "crashed"))
-            record = self._record(student, "crashed", finished.reason)
-            record = replace(record, questions=questions, key="")
-            self.store.write(record, {}, {})
-        else:
-            record = finished.graded.record
-            files = {name: raw.files[name] for name in finished.graded.kept if name in raw.files}
-            when = raw.files.get("timestamp.txt", b"")[:100].decode("utf-8", "replace").strip()
-            self.store.write(record, finished.graded.notebooks, files, when)
+        graded = finished.graded or given_up(self.template, student, finished.reason)
+        files = {name: raw.files[name] for name in graded.kept if name in raw.files}
+        when = raw.files.get("timestamp.txt", b"")[:100].decode("utf-8", "replace").strip()
+        self.store.write(graded.record, graded.notebooks, files, when)
         self.graded.append(student)
-        self._settle(record, changed=True)
+        self._settle(graded.record, changed=True)
 
-    def _record(self, student: str, outcome: str, message: str) -> SubmissionRecord:
-        return SubmissionRecord(self.template.assignment, plain(student, 300), outcome, message=plain(message))  # type: ignore[arg-type]
+    def _record(self, student: str, outcome: Outcome, message: str) -> SubmissionRecord:
+        return SubmissionRecord(self.template.assignment, plain(student, 300), outcome, message=plain(message))
 
     def _settle(self, record: SubmissionRecord, *, changed: bool) -> None:
         self.records[record.student] = record

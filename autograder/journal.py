@@ -47,12 +47,12 @@ class Journal:
             return None
 
     def keep(self, record: SubmissionRecord) -> None:
-        """Write a record beside the journal; it counts only after :meth:`finish`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._record_path(record.student), record.to_json().encode())
+        """Put a record aside; it takes the place of the last one with :meth:`finish`."""
+        write_atomically(self._next_path(record.student), record.to_json().encode())
 
     def finish(self, record: SubmissionRecord) -> None:
-        """Append the line that makes `record` count."""
+        """Make the record that was kept count: it becomes the student's last one, and the journal gets its line."""
+        os.replace(self._next_path(record.student), self._record_path(record.student))
         entry = {
             "student": record.student,
             "key": record.key,
@@ -61,7 +61,6 @@ class Journal:
             "max_points": record.max_points,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.path, "ab") as stream:
             if stream.tell() and not self._ends_in_newline():
                 stream.write(b"\n")
@@ -79,6 +78,9 @@ class Journal:
         with open(self.path, "rb") as stream:
             stream.seek(-1, os.SEEK_END)
             return stream.read(1) == b"\n"
+
+    def _next_path(self, student: str) -> Path:
+        return self._record_path(student).with_suffix(".next")
 
     def _record_path(self, student: str) -> Path:
         name = quote(student.encode("utf-8", "surrogateescape"), safe="")

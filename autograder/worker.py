@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Graded:
-    """What a slot answers: record, graded notebooks as JSON text, names of the student's files that belong beside them."""
+    """What a slot answers: the record, graded notebooks as JSON text, and which student files go beside them."""
 
     record: SubmissionRecord
     notebooks: Mapping[str, str]
@@ -86,11 +86,19 @@ class Slot:
         self._zygotes.clear()
 
     def grade(self, task: Task) -> Graded:
-        """Grade one submission.
+        """Grade one submission; a failure of the grader itself on it becomes a record that says so.
 
         Raises:
             EngineError: when this machine cannot run any submission.
         """
+        try:
+            return self._grade(task)
+        except EngineError:
+            raise
+        except Exception as error:
+            return given_up(self.template, task.student, f"the grader failed: {type(error).__name__}: {error}")
+
+    def _grade(self, task: Task) -> Graded:
         started = time.monotonic()
         submission = ingest(self.template, task.raw, self.bundle.caps)
         questions: list[QuestionRecord] = []
@@ -167,6 +175,16 @@ class Slot:
         wanted = {"numpy", "torch"} if self.exam else set()
         found = [m for m in _HEAVY if (m in words or m in wanted) and importlib.util.find_spec(m)]
         return tuple("matplotlib.pyplot" if m == "matplotlib" else m for m in found)
+
+
+def given_up(template: Template, student: str, reason: str) -> Graded:
+    """Return the result for a submission that the grader could not cope with; it has no key, so it is tried again."""
+    nothing = ingest(template, RawSubmission({}))
+    pairs = list(zip(template.notebooks, nothing.notebooks, strict=True))
+    told = [(nb, replace(ingested, problem=plain(reason, 1000))) for nb, ingested in pairs]
+    questions = tuple(question for nb in template.notebooks for question in not_run(nb, reason, "crashed"))
+    record = SubmissionRecord(template.assignment, student, "crashed", questions, plain(reason))
+    return Graded(record, {nb.name: graded_notebook(nb, ingested, {}, {}) for nb, ingested in told}, ())
 
 
 def encode(graded: Graded) -> str:

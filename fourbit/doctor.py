@@ -204,7 +204,7 @@ def real_tier() -> Tier:
     from fourbit.data import ONLINE
     from fourbit.data.cache import cache_folder
 
-    here = [name for name in ONLINE if (cache_folder() / name).is_dir()]
+    here = [name for name in ONLINE if any(f.suffix != ".part" for f in (cache_folder() / name).glob("*"))]
     if here:
         return Tier("real", True, f"{' and '.join(here)} in {cache_folder()}")
     names = " or ".join(f'load("{name}")' for name in ONLINE)

@@ -112,8 +112,12 @@ def lab_command(notebook: Path, *, browser: bool = True, port: int | None = None
 
 
 def open_lab(notebook: Path, *, browser: bool = True, port: int | None = None) -> int:
-    """Run JupyterLab on `notebook` until it is stopped; return its exit status."""
+    """Run JupyterLab on `notebook` until it is stopped; return its exit status, where this process outlives it."""
+    command, environment = lab_command(notebook, browser=browser, port=port), lab_environment()
+    if os.name == "posix":
+        sys.stdout.flush()
+        os.execve(command[0], command, environment)  # a signal to this process is then one to JupyterLab
     try:
-        return subprocess.run(lab_command(notebook, browser=browser, port=port), env=lab_environment()).returncode
+        return subprocess.run(command, env=environment).returncode
     except KeyboardInterrupt:
         return 0

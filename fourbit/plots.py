@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -28,18 +28,28 @@ from matplotlib.text import Annotation
 
 from fourbit.errors import FourbitError
 
-# name -> (raster image on either page, SVG on a light page, SVG on a dark page)
-_PALETTE = {
-    "blue": ("#2b7fc0", "#0067a6", "#6db6f0"),
-    "vermilion": ("#d55e00", "#b34a00", "#ff9a57"),
-    "green": ("#00936b", "#00734f", "#3fc99f"),
-    "purple": ("#b765a0", "#9a4282", "#e3a1cf"),
-    "orange": ("#b97a00", "#8a5a00", "#f0b53c"),
-    "sky": ("#3f96bd", "#1f7399", "#8fd3f4"),
-    "gray": ("#8a8a8a", "#6b6b6b", "#a6a6a6"),
-}
 
-COLORS = MappingProxyType({name: shades[0] for name, shades in _PALETTE.items()})
+class Shades(NamedTuple):
+    """One color: for raster images on any page, for SVG on a light page, for SVG on a dark page."""
+
+    raster: str
+    light: str
+    dark: str
+
+
+PALETTE = MappingProxyType(
+    {
+        "blue": Shades("#2b7fc0", "#0067a6", "#6db6f0"),
+        "vermilion": Shades("#d55e00", "#b34a00", "#ff9a57"),
+        "green": Shades("#00936b", "#00734f", "#3fc99f"),
+        "purple": Shades("#b765a0", "#9a4282", "#e3a1cf"),
+        "orange": Shades("#b97a00", "#8a5a00", "#f0b53c"),
+        "sky": Shades("#3f96bd", "#1f7399", "#8fd3f4"),
+        "gray": Shades("#8a8a8a", "#6b6b6b", "#a6a6a6"),
+    }
+)
+
+COLORS = MappingProxyType({name: shades.raster for name, shades in PALETTE.items()})
 """The palette by name, in the order in which lines take it: blue, vermilion, green, purple, orange, sky, gray."""
 
 INK = "#7a7a7a"
@@ -138,23 +148,15 @@ def to_svg(figure: Figure, name: str = "figure") -> str:
     svg = re.sub(r"\s*\n\s*", " ", svg)
     for color in (INK, "#000000"):
         svg = svg.replace(color, "currentColor")
-    for color, (raster, light, _) in _PALETTE.items():
-        svg = svg.replace(raster, f"var(--plot-{color}, {light})")
+    for color, shades in PALETTE.items():
+        svg = svg.replace(shades.raster, f"var(--plot-{color}, {shades.light})")
     head = '<svg class="plot" font-family="system-ui, sans-serif" stroke-linejoin="round"'
     return svg.replace("<defs>", f"<style>{_own_page()}</style><defs>", 1).replace("<svg", head, 1).strip() + "\n"
 
 
 def _own_page() -> str:
     """CSS that colors an SVG file shown on its own or as an image; in an HTML page the root is not the figure."""
-    light, dark = (";".join(f"--plot-{name}:{shades[i]}" for name, shades in _PALETTE.items()) for i in (1, 2))
+    light = ";".join(f"--plot-{name}:{shades.light}" for name, shades in PALETTE.items())
+    dark = ";".join(f"--plot-{name}:{shades.dark}" for name, shades in PALETTE.items())
     root = "svg.plot:root"
     return f"{root}{{color:#333;{light}}}@media(prefers-color-scheme:dark){{{root}{{color:#ccc;{dark}}}}}"
-
-
-def palette_css(light: str = ":root", dark: str = '[data-md-color-scheme="slate"]') -> str:
-    """Return the CSS rules that give a page's inlined figures their colors: selectors `light` and `dark`."""
-    rules = [(light, 1), (dark, 2)]
-    return "\n".join(
-        f"{selector} {{ {' '.join(f'--plot-{name}: {shades[i]};' for name, shades in _PALETTE.items())} }}"
-        for selector, i in rules
-    )

@@ -15,7 +15,10 @@ FIXTURE = Path(__file__).resolve().parent / "fixtures" / "plain-course"
 
 GOOD = {
     "mean": "def mean(numbers):\n    return sum(numbers) / len(numbers) if numbers else 0.0",
-    "population": "def population(path):\n    rows = csv.DictReader(open(path))\n    return sum(int(r['population']) for r in rows)",
+    "population": (
+        "def population(path):\n    rows = csv.DictReader(open(path))\n"
+        "    return sum(int(row['population']) for row in rows)"
+    ),
     "primes": "def primes(n):\n    return [k for k in range(2, n) if all(k % d for d in range(2, k))]",
     "why": "Divisors come in pairs.",
     "table": "{n: len(primes(n)) for n in (10, 100)}",

@@ -12,10 +12,11 @@ from torch import nn
 
 from autograder import exams
 from autograder.builder import ExamSeed, build_all, build_lab, find_seed, lab_names
-from autograder.builder.pack import alike, same_pack
+from autograder.builder.pack import pack_files, same_pack
 from autograder.builder.source import SourceError
 from autograder.builder.write import WriteError, Writer, is_edited
 from autograder.course import CourseError, create_course
+from autograder.exams import coincide
 from fourbit.codec import encode
 from fourbit.errors import ExamError
 
@@ -116,6 +117,17 @@ def test_builds_in_different_places_are_equal(built, root, tmp_path):
     assert files_under(tmp_path / "build") == files_under(built / "build")
 
 
+def test_a_case_that_forgets_its_generator_is_the_same_in_every_build(checkout):
+    exam = checkout / "solutions" / LAB / "exam.py"
+    exam.write_text(exam.read_text().replace("torch.randn(n, generator=g)", "torch.randn(n)"))
+    lab = exams.load_lab(exam.parent)
+    state = torch.get_rng_state()
+    first = pack_files(lab, visible=True, seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    assert pack_files(lab, visible=True, seed=5) == first
+
+
 def test_a_changed_exam_is_examined_again(built):
     exam = built / "solutions" / LAB / "exam.py"
     exam.write_text(exam.read_text().replace("points=2,", "points=4,"))
@@ -166,7 +178,7 @@ def test_packs_are_compared_by_what_they_hold(change, same):
         "m": nn.Sequential(nn.Linear(2, 2)),
         "n": float("nan"),
     }
-    assert alike(value, change(value)) is same
+    assert coincide(value, change(value)) is same
     assert same_pack(encode(value), encode(change(value))) is same
 
 

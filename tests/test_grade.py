@@ -18,8 +18,8 @@ pytest.importorskip("nbgrader")
 
 from autograder.grade import ClassResult, Progress, grade_assignment
 from autograder.gradebook import read_standings
-from autograder.jail import Limits
-from autograder.nbgrader_course import NbgraderCourse
+from autograder.jail import JailMode, Limits
+from autograder.nbgrader_course import NbgraderCourse, open_course
 from autograder.results import GradingError, SubmissionRecord
 from autograder.template import Template
 from autograder.worker import close_slots
@@ -292,6 +292,55 @@ def test_what_a_result_depends_on(
     again = grade_assignment(root, "ps1", executor=here, limits=LIMITS)
     assert again.graded == (("a",) if reruns else ())
     assert len(again.records) == 1
+
+
+def test_weak_isolation_has_to_be_asked_for(
+    small: tuple[Path, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, here = tmp_path / "plain", small[1]
+    shutil.copytree(small[0], root)
+    monkeypatch.setattr("autograder.grade.detect", lambda: JailMode.PLAIN)
+    with pytest.raises(GradingError, match="--jail plain"):
+        grade_assignment(root, "ps1", executor=here)
+    asked = grade_assignment(root, "ps1", executor=here, jail=JailMode.PLAIN, limits=LIMITS)
+    assert asked.jail == asked.records[0].jail == "plain"
+
+
+def test_people_who_are_not_in_the_gradebook(small: tuple[Path, Executor], tmp_path: Path) -> None:
+    root = tmp_path / "plain"
+    shutil.copytree(small[0], root)
+    shutil.copytree(root / "submitted" / "a", root / "submitted" / "stranger")
+    shutil.copytree(root / "submitted" / "a", root / "submitted" / "bad\nname")
+    (root / "submitted" / "a-file").write_text("not a submission")
+    again = grade_assignment(root, "ps1", executor=small[1], limits=LIMITS)
+    assert again.added == ("stranger",)
+    assert [(r.student, r.outcome) for r in again.records if r.outcome == "refused"] == [("bad\nname", "refused")]
+    with (root / "nbgrader_config.py").open("a") as stream:
+        stream.write("c.Autograde.create_student = False\n")
+    (root / "submitted" / "stranger").rename(root / "submitted" / "other")
+    closed = grade_assignment(root, "ps1", executor=small[1], limits=LIMITS)
+    assert [r.outcome for r in closed.records if r.student == "other"] == ["refused"]
+
+
+def test_a_failure_of_the_grader_is_one_students_and_is_tried_again(
+    small: tuple[Path, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "plain"
+    shutil.copytree(small[0], root)
+    shutil.copytree(root / "submitted" / "a", root / "submitted" / "b")
+
+    def fails(*arguments: Any) -> None:
+        raise RecursionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autograder.worker.examine", fails)
+        failed = grade_assignment(root, "ps1", executor=small[1], limits=LIMITS)
+    assert [(r.student, r.outcome) for r in failed.records] == [("a", "graded"), ("b", "crashed")]
+    assert "RecursionError: a bug" in failed.records[1].message
+    assert read_standings(open_course(root), "ps1")["b"].questions["ps1", "test_mean"].needs_manual_grade
+    again = grade_assignment(root, "ps1", executor=small[1], limits=LIMITS)
+    assert again.graded == ("b",)
+    assert again.records[1].outcome == "graded"
 
 
 @pytest.fixture(scope="module")

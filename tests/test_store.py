@@ -86,6 +86,14 @@ def test_what_humans_decided_survives_a_regrade(course: tuple[NbgraderCourse, Te
     assert not standing.questions["ps1", "test_primes"].needs_manual_grade
 
 
+def test_a_changed_answer_is_looked_at_again_even_after_a_crash(course: tuple[NbgraderCourse, Template]) -> None:
+    write(*course, record())
+    by_hand(course[0])
+    journal_of(course[0].root, "ps1").keep(record(why="rewritten", key="k2"))
+    write(*course, record(why="rewritten", key="k2"))
+    assert read_standings(course[0], "ps1")["ada"].questions["ps1", "why"].needs_manual_grade
+
+
 def test_a_changed_answer_is_looked_at_again(course: tuple[NbgraderCourse, Template]) -> None:
     write(*course, record())
     by_hand(course[0])
@@ -139,6 +147,7 @@ def test_records_and_journal_round_trip(course: tuple[NbgraderCourse, Template],
     assert {p.parent for p in (course[0].root / ".autograder").rglob("*.json")} == {journal.folder / "records"}
     with journal.path.open("a") as stream:
         stream.write('{"student": "eve", "key": "half a li')
+    journal.keep(record("bob"))
     journal.finish(record("bob"))
     assert set(journal.finished()) == {"ada", "../..", "bob"}
     assert from_json(record().to_json()) == record()

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from torch import nn
 
 from autograder import exams
 from autograder.builder.cache import cached, pack_key
@@ -24,8 +18,6 @@ from fourbit.codec import decode
 DEFAULT_SEED = exams.PUBLIC_SEED
 SEED_VARIABLE = "FOURBIT_EXAM_SEED"
 SEED_FILE = "exam-seed"
-# Two CPUs agree on a sum to a few units in the last place; what an author changes is larger.
-RTOL, ATOL = 1e-4, 1e-6
 
 
 @dataclass(frozen=True)
@@ -93,29 +85,9 @@ def _make_pack(lab: exams.Lab, *, visible: bool, seed: int) -> dict[str, bytes]:
 def same_pack(there: bytes, new: bytes) -> bool:
     """Whether two packs hold the same exam up to float noise, so that another CPU's build changes no committed file."""
     try:
-        return alike(decode(there), decode(new))
+        return exams.coincide(decode(there), decode(new))
     except Exception:  # a damaged file is to be replaced, whatever is wrong with it
         return False
-
-
-def alike(a: Any, b: Any) -> bool:
-    """Whether two values of the codec are equal, floats to within 1e-4 of their size or 1e-6."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(alike, a, b))
-    if isinstance(a, np.ndarray):
-        return alike(torch.from_numpy(a), torch.from_numpy(b))
-    if isinstance(a, torch.Tensor):
-        same_form = a.dtype == b.dtype and a.shape == b.shape
-        return same_form and torch.allclose(a.double(), b.double(), RTOL, ATOL, equal_nan=True)
-    if isinstance(a, nn.Module):
-        return str(a) == str(b) and alike(dict(a.state_dict()), dict(b.state_dict()))
-    if isinstance(a, float):
-        return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=RTOL, abs_tol=ATOL)
-    return bool(a == b)
 
 
 def _secret(text: str, origin: str) -> ExamSeed:

@@ -108,7 +108,7 @@ def call(function: Any, entry: str, inputs: Mapping[str, Any], seconds: float) -
     before = _fingerprints(args, kwargs)
     printed = _Budget(PRINT_LIMIT)
     start = time.perf_counter()
-    with _same_random_state(int(inputs["seed"])), _quiet(printed):
+    with same_random_state(int(inputs["seed"])), _quiet(printed):
         outcome = _guarded(function, args, kwargs, seconds)
     elapsed = time.perf_counter() - start
     after = _fingerprints(args, kwargs)
@@ -174,8 +174,8 @@ def _quiet(printed: _Budget) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _same_random_state(seed: int) -> Iterator[None]:
-    """Seed Python, NumPy and torch for the call and put their states back afterwards."""
+def same_random_state(seed: int) -> Iterator[None]:
+    """Seed Python, NumPy and torch inside the block and put their states back afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -17,7 +17,7 @@ from typing import Any
 from fourbit.codec import encode
 from fourbit.errors import ExamError
 from fourbit.exam.author import Case, Exam, Exercise, Property
-from fourbit.exam.call import Outcome, answer, read_outcome
+from fourbit.exam.call import Outcome, answer, read_outcome, same_random_state
 from fourbit.exam.pack import PACK, PROPERTIES, VERSION, load_module, pack_output
 
 PUBLIC_SEED = 6940
@@ -140,7 +140,8 @@ def write_pack(lab: Lab, folder: Path, *, visible: bool, seed: int = PUBLIC_SEED
 
 
 def _pack_exercise(lab: Lab, exercise: Exercise, namespace: dict[str, Any], visible: bool, seed: int) -> dict[str, Any]:
-    cases = exercise.cases(seed, visible)
+    with same_random_state(seed):  # a layer that a case makes without a generator draws from torch's own
+        cases = exercise.cases(seed, visible)
     expected = outcomes(exercise, namespace, cases, seed)
     for case, outcome in zip(cases, expected, strict=True):
         if outcome.status not in ("returned", "raised") or (outcome.changed and not exercise.may_change_inputs):
