@@ -178,10 +178,8 @@ def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord
     console.print(f"Feedback   {len(pages)} pages in {opened.root / 'feedback'}", soft_wrap=True, highlight=False)
     console.print(f"Grades     {grades}", soft_wrap=True, highlight=False)
     console.print(f"Gradebook  {opened.db_url}", soft_wrap=True, highlight=False)
-    console.print(
-        f"Formgrader, for the answers that a person grades: jupyter lab {opened.root}, then Nbgrader > Formgrader",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+    console.print("By hand    formgrader (menu Nbgrader) in the JupyterLab that this starts:", highlight=False)
+    console.print(f"           cd {opened.root} && {sys.executable} -m jupyterlab", soft_wrap=True, highlight=False)
 
 
 def _jail(name: str | None) -> JailMode | None:

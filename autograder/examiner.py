@@ -7,6 +7,7 @@ its record says. Every cell of the student's runs behind a checkpoint, so what i
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,9 @@ def examine(
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
     """Return the questions of a notebook that could not be graded: no points, and the reason."""
     return tuple(
-        QuestionRecord(template.name, cell.grade_id, status, 0.0, cell.points, "not run", plain(why))
+        QuestionRecord(
+            template.name, cell.grade_id, status, 0.0, cell.points, "not run", plain(why), title=title_of(cell)
+        )
         for cell in template.graded
     )
 
@@ -90,6 +93,11 @@ def check_name(cell: TemplateCell) -> str:
     if cell.role != "test" or cell.fourbit.get("role") != "check":
         return ""
     return str(cell.fourbit.get("exercise", ""))
+
+
+def title_of(cell: TemplateCell) -> str:
+    """Return what people call the question of a graded cell of a Fourbit lab; "" elsewhere."""
+    return str(cell.fourbit.get("exercise") or cell.fourbit.get("name") or "")
 
 
 def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
@@ -108,7 +116,7 @@ def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell) 
         question = _by_data(run, ingested.name, position, cell, exercise)
     else:
         question = _in_process(run, ingested.name, position, cell)
-    return _explained(run, question, ingested.cells, answers)
+    return _explained(run, question, ingested.cells, answers, title_of(cell))
 
 
 def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exercise: str) -> QuestionRecord:
@@ -199,7 +207,7 @@ def _answers(cells: Sequence[RebuiltCell], position: int, cell: TemplateCell) ->
 
 
 def _explained(
-    run: _Run, question: QuestionRecord, cells: Sequence[RebuiltCell], answers: Sequence[int]
+    run: _Run, question: QuestionRecord, cells: Sequence[RebuiltCell], answers: Sequence[int], title: str
 ) -> QuestionRecord:
     """Say what really went wrong where a question earned nothing because its answer cell never worked."""
     digest = text_hash(cells[position].source for position in answers)
@@ -213,11 +221,16 @@ def _explained(
                 place, outcome = stopped[0]
                 status = _STOPS.get(outcome.status, "error")
                 message = f"the answer (cell {place + 1}) did not run: {plain(outcome.message or outcome.status, 500)}"
-    return replace(question, status=status, message=message, answer=digest)
+    return replace(question, status=status, message=_short_place(message), answer=digest, title=title)
 
 
 def _broke(outcome: CellOutcome) -> bool:
     return outcome.status not in ("ok", "output limit")
+
+
+def _short_place(message: str) -> str:
+    """Leave out the names that IPython gives to cells; the line is what helps."""
+    return re.sub(r"\(<ipython-input-[^>]*>, line", "(line", message)
 
 
 def _is_set(runner: Runner, name: str) -> bool:

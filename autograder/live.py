@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -38,7 +39,7 @@ def student_line(record: SubmissionRecord, changed: bool = True) -> Text:
     """One line for one student: points, and in a few words what kept them from more."""
     line = Text(f"  {record.student:<12} ")
     if record.outcome != "graded":
-        return line.append(f"{record.outcome}: {record.message}".splitlines()[0][:120], style="red")
+        return line.append(shorten(f"{record.outcome}: {record.message}", 110, placeholder=" ..."), style="red")
     line.append(f"{record.points:6.1f} / {record.max_points:g}", style="bold")
     troubles: dict[str, int] = {}
     for question in record.questions:

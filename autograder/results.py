@@ -73,6 +73,7 @@ class QuestionRecord:
 
     Attributes:
         points: earned points, or None while the question waits for a human.
+        name: grade id of the cell; `title` is what people call the question, where that differs.
         mode: "exam" (judged outside the student's process), "in process" (the test cell ran in it), "by hand"
             or "not run".
         cell: position of the graded cell in the rebuilt notebook, counted from 1; 0 when there is none.
@@ -91,6 +92,12 @@ class QuestionRecord:
     seconds: Count = 0.0
     cell: int = 0
     answer: Name = ""
+    title: Name = ""
+
+    @property
+    def label(self) -> str:
+        """The question's title, else its grade id."""
+        return self.title or self.name
 
     @model_validator(mode="after")
     def _within_bounds(self) -> QuestionRecord:

@@ -162,9 +162,8 @@ def _load_json(text: str, depth: int) -> Any:
     try:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UnreadableError(
-            f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}{_hint(text, error)}"
-        ) from None
+        where = f"{error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno}"
+        raise UnreadableError(f"it is not JSON: {where}{_hint(text, error)}") from None
     except (RecursionError, ValueError) as error:
         raise UnreadableError(f"its JSON cannot be read ({plain(error, 200)})") from None
     if isinstance(tree, dict | list) and _deeper_than(tree, depth):

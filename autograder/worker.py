@@ -13,10 +13,10 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autograder.assemble import graded_notebook
 from autograder.engine import CellOutcome, EngineError, Zygote
@@ -29,6 +29,7 @@ from autograder.untrusted import Caps, RawSubmission
 
 if TYPE_CHECKING:
     from autograder import exams
+    from fourbit.codec import Ref
 
 _HEAVY = ("numpy", "torch", "matplotlib", "pandas", "scipy", "sklearn")
 _SEED = 20
@@ -127,7 +128,12 @@ class Slot:
     ) -> tuple[tuple[QuestionRecord, ...], str, list[str]]:
         """Return the questions, the graded notebook and the notes of one notebook."""
         if ingested.problem:
-            return not_run(template, ingested.problem), graded_notebook(template, ingested, {}, {}), [ingested.problem]
+            questions = not_run(template, "the notebook could not be read")
+            return (
+                questions,
+                graded_notebook(template, ingested, {}, {}),
+                [ingested.problem] if submission.readable else [],
+            )
         notes = list(ingested.notes)
         zygote, prefix = self._zygote(template, ingested.prefix_untouched)
         if template.name in self._without_prefix:
@@ -142,7 +148,8 @@ class Slot:
         if shared and positions and template.name not in self._without_prefix:
             try:
                 zygote = self._started(template.name, tuple(template.cells[p].source for p in positions))
-                return zygote, dict(zip(positions, zygote.prefix_outcomes, strict=True))
+                outcomes = zygote.prefix_outcomes[-len(positions) :]
+                return zygote, dict(zip(positions, outcomes, strict=True))
             except EngineError as error:
                 # The instructor's own first cells may fail; each submission then runs them itself, as in nbgrader.
                 self._zygotes.pop(template.name, None)
@@ -153,9 +160,10 @@ class Slot:
 
     def _started(self, name: str, prefix: tuple[str, ...]) -> Zygote:
         if name not in self._zygotes:
+            warm = _warm_up(self.exam) if self.exam else ()
             zygote = Zygote(
                 preload=self._preload(),
-                prefix=prefix,
+                prefix=(*warm, *prefix),
                 files=dict(self.template.files),
                 handlers=("autograder.exams:answer",) if self.exam else (),
                 mode=self.bundle.mode,
@@ -242,6 +250,31 @@ def required_exercises(template: Template) -> frozenset[str]:
     """Return the exercises that this assignment's check cells examine."""
     names = {check_name(cell) for nb in template.notebooks for cell in nb.cells}
     return frozenset(names - {""})
+
+
+def _warm_up(exam: exams.Pack) -> tuple[str, ...]:
+    """Return a cell that builds the exam's fixtures (data sets, checkpoints), which are then there in every fork.
+
+    It names public data only; without it, each submission would unpack the data set again.
+    """
+    inputs = [[case.args, dict(case.kwargs)] for exercise in exam.exercises.values() for case in exercise.cases]
+    found = {(ref.name, json.dumps(dict(ref.kwargs), sort_keys=True)) for ref in _refs(inputs)}
+    if not found:
+        return ()
+    calls = "\n".join(f"    resolve(Ref({name!r}, json.loads({kwargs!r})))" for name, kwargs in sorted(found))
+    imports = "    import json\n    from fourbit.codec import Ref\n    from fourbit.exam.fixtures import resolve\n"
+    return (f"def _warm_up():\n{imports}{calls}\n_warm_up()\ndel _warm_up",)
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    """Yield every fixture that `value` names."""
+    from fourbit.codec import Ref
+
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _refs(item)
 
 
 def _load_exam(files: Mapping[str, bytes]) -> exams.Pack | None:

@@ -19,15 +19,20 @@ MARK = re.compile(r"^<!-- made from ([0-9a-f]{16}) -->\n")
 
 
 def fingerprint(script: Path) -> str:
-    """A hash of the script, of the data and helpers in its folder, and of the figure style."""
+    """A hash of the script, of the data in its folder, and of the parts of `fourbit` that it imports."""
     folder = script.parent
-    style = folder.parent.parent / "fourbit" / "plots.py"
-    shared = [path for path in folder.iterdir() if path.suffix == ".json" or path.name.startswith("_")]
-    parts = sorted(path for path in [script, style, *shared] if path.is_file())
     digest = hashlib.sha256()
-    for path in parts:
+    for path in [script, *sorted(folder.glob("*.json")), *toolkit(script)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()[:16]
+
+
+def toolkit(script: Path) -> list[Path]:
+    """The files of `fourbit.NAME` for each NAME that the script imports, and the figure style."""
+    home = script.parent.parent.parent / "fourbit"
+    names = {"plots", *re.findall(r"^from fourbit\.(\w+)", script.read_text(encoding="utf-8"), re.MULTILINE)}
+    files = [path for name in names for path in (home / f"{name}.py", *(home / name).glob("*.py")) if path.is_file()]
+    return sorted(files)
 
 
 def drawing(script: Path, cache: Path) -> str:

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from figures import drawing
-from labs import Lab, lab_page, lab_table, lab_zip, read_labs
+from notebooks import Lab, lab_page, lab_table, lab_zip, read_labs
 from problems import StageError
 from references import Bibliography
 

@@ -73,5 +73,5 @@ def common_mistakes(records: Iterable[SubmissionRecord]) -> list[tuple[str, str,
     """Return (question, mistake's name, explanation, how many students), the most common first."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for record in records:
-        counts.update({(q.name, q.mistake.name, q.mistake.why) for q in record.questions if q.mistake is not None})
+        counts.update({(q.label, q.mistake.name, q.mistake.why) for q in record.questions if q.mistake is not None})
     return [(*key, count) for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]

@@ -52,7 +52,7 @@ def _happened(row: Row) -> Text:
     if row.record.questions and all(q.status in ("passed", "manual") for q in row.record.questions):
         text.append("all passed", style="green")
     for status in _ORDER:
-        names = [q.name for q in row.record.questions if q.status == status]
+        names = [q.label for q in row.record.questions if q.status == status]
         if names:
             listed = ", ".join(names) if len(names) <= 4 else f"{len(names)} questions"
             text.append("; " if text else "").append(f"{status}: ", style=_STYLES.get(status, "red")).append(listed)

@@ -423,7 +423,7 @@ confront("recovery", after[0.0] - after[0.95])
 # %% role="measure"
 axes = draw_curves("Cliff and recovery")
 (line,) = axes.plot([90, 95], [after[0.9], after[0.95]], "D", color=COLORS["purple"], markersize=8)
-label_line(line, "+ 1 epoch", x=95, xytext=(12, 0), ha="left", va="center")
+label_line(line, "+ 1 epoch", x=95, xytext=(0, 7))
 label_line(axes.axhline(after[0.0], color=COLORS["gray"], linestyle="--"), "dense control, + 1 epoch", x=0, ha="left")
 plt.show()
 
@@ -596,10 +596,11 @@ def bytes_per_weight(w, form):
 sizes = {form: bytes_per_weight(w, form) for form in ("bitmap", "csr")}
 sizes["CSR, at most 256 columns"] = bytes_per_weight(narrow, "csr")
 _, (axes, zoom) = plt.subplots(1, 2, figsize=(9.5, 3.9), width_ratios=(3, 2))
-for label, place in (("csr", (20, 8)), ("CSR, at most 256 columns", (40, 10)), ("bitmap", (4, -20))):
-    (line,) = axes.plot([100 * s for s in steps], sizes[label])
-    label_line(line, {"csr": "CSR, 1,152 columns"}.get(label, label), x=place[0], xytext=(2, place[1]), ha="left")
-    zoom.plot([100 * s for s in steps], sizes[label])
+names = {"csr": "CSR, 1,152 columns", "CSR, at most 256 columns": "CSR, at most 256 columns", "bitmap": "bitmap"}
+for (label, text), panel, x in zip(names.items(), (axes, axes, zoom), (20, 40, 96), strict=True):
+    color = axes.plot([100 * s for s in steps], sizes[label])[0].get_color()
+    zoom.plot([100 * s for s in steps], sizes[label], color=color)
+    label_line(panel.lines[-1], text, x=x, xytext=(3, 6), ha="left")
 for panel in (axes, zoom):
     panel.plot([100 * s for s in steps], [4 * (1 - s) for s in steps], ":", color=COLORS["gray"])
     panel.axhline(4, color=COLORS["gray"], linestyle="--")

@@ -46,7 +46,7 @@ def magnitude_cases(seed: int, visible: bool) -> list[Case]:
         Case("a vector of 11 at 0.24", (torch.randn(11, generator=g), 0.24), tags=tags("general")),
         Case("rows of unequal size", (_uneven(g, 6, 8), 0.6), tags=tags("general")),
         Case("many equal magnitudes", (few_levels, 0.45), tags=tags("ties")),
-        Case("all weights equal", (torch.full((3, 5), -0.25), 0.4), tags=tags("ties")),
+        Case("all weights equal", (torch.full((3, 5) if visible else (4, 9), -0.25), 0.4), tags=tags("ties")),
         Case("nothing removed", (torch.randn(3, 4, generator=g), 0.0), tags=tags("ends")),
         Case("everything removed", (torch.randn(3, 4, generator=g), 1.0), tags=tags("ends")),
         Case("one weight kept", (torch.randn(13, generator=g), 0.92), tags=tags("general")),
@@ -65,9 +65,9 @@ MAGNITUDE = Exercise(
     difficulty=1,
     cases=magnitude_cases,
     properties=(
-        Property("removes round(s n) weights, the smallest", hold.removes_the_smallest, 3, tags=tags("general")),
-        Property("counts exactly among equal magnitudes", hold.removes_the_smallest, 2, tags=tags("ties")),
-        Property("takes sparsity 0 and 1", hold.removes_the_smallest, 1, tags=tags("ends")),
+        Property("removes round(s n) weights, the smallest", hold.keeps_the_right_magnitudes, 3, tags=tags("general")),
+        Property("counts exactly among equal magnitudes", hold.keeps_the_right_magnitudes, 2, tags=tags("ties")),
+        Property("takes sparsity 0 and 1", hold.keeps_the_right_magnitudes, 1, tags=tags("ends")),
     ),
     mistakes=(
         mistake(
@@ -1117,7 +1117,7 @@ def encode_cases(seed: int, visible: bool) -> list[Case]:
         "a matrix": (sparse(rows, columns, density=0.4), "plain"),
         "a convolution": (sparse(4, 3, 3, 3, density=0.3), "plain"),
         "empty rows": (empty_rows, "edge"),
-        "all zero": (torch.zeros(3, 4), "edge"),
+        "all zero": (torch.zeros(3, 4 if visible else 7), "edge"),
         "no zero": (torch.rand(2, 8, generator=g) - 2.0, "edge"),
         "300 columns": (long, "wide"),
         "many nonzeros": (tall, "wide"),

@@ -174,12 +174,12 @@ def lab_table(labs: tuple[Lab, ...]) -> str:
 
 
 def lab_zip(root: Path, lab: Lab) -> bytes:
-    """The lab's folder as an archive that is the same bytes on every build."""
+    """The notebook and its exam pack as an archive that is the same bytes on every build."""
     buffer, folder = io.BytesIO(), root / "labs" / lab.name
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            if not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts):
-                info = zipfile.ZipInfo(f"{lab.name}/{path.relative_to(folder).as_posix()}", (2026, 1, 1, 0, 0, 0))
-                info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-                archive.writestr(info, path.read_bytes())
+        exam = (path for path in (folder / "exam").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        for path in [root / lab.notebook, *sorted(exam)]:
+            info = zipfile.ZipInfo(f"{lab.name}/{path.relative_to(folder).as_posix()}", (2026, 1, 1, 0, 0, 0))
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(info, path.read_bytes())
     return buffer.getvalue()
