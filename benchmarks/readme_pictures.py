@@ -30,7 +30,7 @@ from fourbit.exam.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "site" / "assets"
-EXERCISE, MISTAKE = "nm_mask", 0
+EXERCISE, MISTAKE = "nm_mask", 1
 WIDTH = 118
 
 _PAGE = """<!doctype html><meta charset="utf-8">

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,3 +68,13 @@ def edited(notebook: dict[str, Any], change: Callable[[list[dict[str, Any]]], No
 def code(source: str, **metadata: Any) -> dict[str, Any]:
     return {"cell_type": "code", "id": f"x{abs(hash(source)) % 10**7}", "metadata": metadata, "source": source,
             "execution_count": None, "outputs": []}  # fmt: skip
+
+
+def nbgrader(root: Path, *arguments: str) -> None:
+    """Run stock nbgrader in a course folder, as its commands do."""
+    here = os.path.dirname(sys.executable)
+    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "HOME": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-m", "nbgrader", *arguments], cwd=root, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

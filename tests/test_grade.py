@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +21,7 @@ from autograder.nbgrader_course import NbgraderCourse, open_course
 from autograder.results import GradingError, SubmissionRecord
 from autograder.template import Template
 from autograder.worker import close_slots
-from tests.plain_course import GOOD, cell_of, code, make_course, released, submit
+from tests.plain_course import GOOD, cell_of, code, make_course, nbgrader, released, submit
 
 pytestmark = pytest.mark.linux
 
@@ -224,15 +222,6 @@ def test_an_empty_course_says_where_submissions_go(tmp_path: Path) -> None:
     course, _ = make_course(tmp_path / "plain")
     with pytest.raises(GradingError, match="submitted/STUDENT/ps1"):
         grade_assignment(course.root, "ps1")
-
-
-def nbgrader(root: Path, *arguments: str) -> None:
-    here = os.path.dirname(sys.executable)
-    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "HOME": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-m", "nbgrader", *arguments], cwd=root, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_stock_nbgrader_agrees_and_its_tools_read_our_results(graded: Graded, tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ from autograder.builder import build_lab
 from autograder.course import create_course
 from autograder.exams import load_lab
 from autograder.grade import ClassResult, grade_assignment
+from autograder.gradebook import read_standings
 from autograder.jail import Limits
 from autograder.nbgrader_course import open_course
 from autograder.reports import class_rows, common_mistakes, write_feedback
 from autograder.results import GradingError, SubmissionRecord
 from autograder.worker import close_slots
+from tests.plain_course import nbgrader
 
 pytestmark = pytest.mark.linux
 MINI = Path(__file__).resolve().parent / "fixtures" / "00-mini"
@@ -133,3 +135,20 @@ def test_without_its_exam_a_lab_is_not_graded(
     with pytest.raises(GradingError, match="hidden exam of 00-mini is missing"):
         grade_assignment(root / "course", "00-mini", executor=here)
     (root / "away").rename(hidden)
+
+
+@pytest.mark.slow
+def test_stock_nbgrader_gives_the_same_points(graded: tuple[Path, ClassResult, Executor]) -> None:
+    """`check` examines in the kernel there, on the same hidden cases."""
+    root, result, _ = graded
+    create_course(root / "stock", ["00-mini"], build=root / "build")
+    for student in ("right", "slip"):
+        shutil.copytree(root / "course" / "submitted" / student, root / "stock" / "submitted" / student)
+    nbgrader(root / "stock", "generate_assignment", "00-mini")
+    nbgrader(root / "stock", "autograde", "00-mini")
+    theirs = read_standings(open_course(root / "stock"), "00-mini")
+    ours = read_standings(open_course(root / "course"), "00-mini")
+    assert record(result, "slip").points == 3
+    for student, standing in theirs.items():
+        scores = {question: found.auto_score for question, found in standing.questions.items()}
+        assert scores == {question: found.auto_score for question, found in ours[student].questions.items()}

@@ -141,6 +141,8 @@ class Zygote:
             try:
                 return self._spawn(limits, files or {}, seed)
             except (HungUp, DeadlineError) as error:
+                with contextlib.suppress(subprocess.TimeoutExpired, AttributeError):
+                    self._process.wait(1)  # type: ignore[union-attr]
                 if attempt == 2 or self.pid is not None:
                     raise EngineError(f"The zygote does not answer: {error}.{self._tail()}") from error
         raise AssertionError

@@ -155,7 +155,7 @@ class Exchange:
     sent: int = 0
     _cut: bool = False
     _interrupted: bool = False
-    _next_look: float = 0.0
+    _next_look: float = field(default_factory=lambda: time.monotonic() + _TICK_SECONDS)
     _start: float = field(default_factory=time.monotonic)
 
     def run(self, header: dict[str, Any], body: bytes) -> Ending:
@@ -214,9 +214,7 @@ class Exchange:
         if self._interrupted:
             return Ending(True, "timeout", self._late())
         if self._cut and status == "ok" and self.interrupt:
-            return Ending(
-                True, "output limit", f"the output was cut after {self.budget} bytes; the cell ran to its end"
-            )
+            return Ending(True, "output limit", self._cut_message())
         return Ending(True, status, message, reply.body if status == "ok" else b"")
 
     def _give_notice(self) -> bool:
@@ -232,6 +230,11 @@ class Exchange:
     def _late(self) -> str:
         seconds = time.monotonic() - self._start
         return f"stopped: still running after {seconds:.3g} s"
+
+    def _cut_message(self) -> str:
+        whole = self.budget >= self.limits.output_bytes
+        why = f"after {self.budget} bytes" if whole else "because the notebook's outputs together are above the limit"
+        return f"the output was cut {why}; the cell ran to its end"
 
     def _last_words(self) -> None:
         with contextlib.suppress(HungUp, ProtocolError):

@@ -30,6 +30,7 @@ _MIMES = frozenset(
 )
 _MAX_TEXT = 64 * 2**20
 _MAX_DEPTH = 40
+_CLEAR_BYTES = 256  # room for a request to clear, which makes room itself
 
 
 class EngineError(FourbitError):
@@ -67,15 +68,19 @@ class SessionReply:
 
 @dataclass
 class OutputList:
-    """Collects the outputs of one cell on the grader's side: merges streams, honors clear and update requests."""
+    """Collects the outputs of one cell on the grader's side, up to ``budget`` bytes: merges streams, honors requests to
+    clear and to update."""
 
     budget: int
     items: list[Output] = field(default_factory=list)
     _ids: dict[str, list[int]] = field(default_factory=dict)
     _clear_next: bool = False
+    _held: int = 0
 
     def add(self, data: bytes) -> None:
-        """Take one output as JSON bytes from a submission; anything that is no output is passed over."""
+        """Take one output as JSON bytes from a submission; what is no output, or above the budget, is passed over."""
+        if self._held + len(data) > self.budget + _CLEAR_BYTES:
+            return
         message = parse_json(data)
         if not isinstance(message, dict):
             return
@@ -90,6 +95,7 @@ class OutputList:
             return
         if self._clear_next:
             self._clear()
+        self._held += len(data)
         name = message.get("display_id")
         if kind == "update_display_data":
             for index in self._ids.get(str(name), ()):
@@ -105,6 +111,7 @@ class OutputList:
         self.items.clear()
         self._ids.clear()
         self._clear_next = False
+        self._held = 0
 
 
 def parse_json(data: bytes) -> Any:

@@ -46,6 +46,11 @@ class Runner:
         """Hand over the work files and wait for the jail to stand. Raises :class:`EngineError` when it does not."""
         deadline = time.monotonic() + READY_SECONDS
         index, body = pack_files(files)
+        if len(body) > self.limits.disk_bytes:
+            raise EngineError(
+                f"The work files hold {len(body)} bytes, more than the limit on disk use of {self.limits.disk_bytes}. "
+                "Raise `disk_bytes` or leave files out."
+            )
         try:
             self._wire.send({"files": index, "seed": seed}, body, deadline=deadline)
             frame = self._wire.receive(deadline)

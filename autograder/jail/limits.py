@@ -50,7 +50,8 @@ def apply(limits: Limits, *, alone: bool) -> None:
 
     taken = 0 if alone else _processes_of_user()
     caps = {
-        resource.RLIMIT_CORE: 0,
+        # Not 0: a core pattern that pipes to a program ignores 0, and takes 1 for "never".
+        resource.RLIMIT_CORE: 1,
         resource.RLIMIT_CPU: int(limits.cpu_seconds),
         resource.RLIMIT_DATA: _data_size() + limits.memory_bytes,
         # Shared mappings count only here; the generous factor leaves room for reserved but unused addresses.

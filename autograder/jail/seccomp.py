@@ -91,9 +91,9 @@ _DENIED = [
     "memfd_secret",
 ]
 
-# Not there at all, so that the C library takes its older way: clone3 hides its flags behind a pointer, and the memory
-# of memfd files is counted by no limit.
-_ABSENT = ("clone3", "memfd_create")
+# Not there at all, so that libraries take their older way: clone3 hides its flags behind a pointer, and the memory of
+# memfd files and System V objects is counted by no limit.
+_ABSENT = ("clone3", "memfd_create", "shmget", "semget", "msgget")
 
 
 @dataclass(frozen=True)

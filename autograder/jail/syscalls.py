@@ -29,6 +29,9 @@ _COMMON = {
 _BY_MACHINE = """
             x86_64 aarch64
 ioctl           16      29
+shmget          29     194
+semget          64     190
+msgget          68     186
 socket          41     198
 connect         42     203
 sendto          44     206

@@ -29,15 +29,16 @@ def _at(index: torch.Tensor) -> str:
 # magnitude_mask
 
 
-def removes_the_smallest(trial: Trial) -> str | None:
-    w, sparsity = trial.args
-    mask = trial.output
-    wanted, removed = round(sparsity * w.numel()), int((~mask).sum())
-    if removed != wanted:
-        return f"{removed} of {w.numel()} weights removed; round({sparsity:g} * {w.numel()}) = {wanted}"
-    if 0 < removed < w.numel() and w[~mask].abs().max() > w[mask].abs().min():
-        gone, stays = w[~mask].abs().max().item(), w[mask].abs().min().item()
-        return f"a weight of magnitude {gone:.4g} was removed while one of {stays:.4g} stayed"
+def keeps_the_right_magnitudes(trial: Trial) -> str | None:
+    """Of equal magnitudes either may stay, so what counts is which magnitudes stay, not where."""
+    w = trial.args[0].abs()
+    ours, theirs = (w[mask].sort(descending=True).values for mask in (trial.output, trial.expected))
+    if len(ours) != len(theirs):
+        return f"{w.numel() - len(ours)} of {w.numel()} weights removed, {w.numel() - len(theirs)} should be"
+    differ = (ours != theirs).nonzero().flatten()
+    if len(differ):
+        i = int(differ[0])
+        return f"magnitude {theirs[i]:.4g} should have stayed; {ours[i]:.4g} stayed in its place"
     return None
 
 
