@@ -183,9 +183,10 @@ def test_without_walls_the_neighbours_work_would_have_been_copied(graded):
 
 
 def test_the_named_mistakes_are_counted(graded):
-    counts = {(question, mistake): count for question, mistake, _, count in common_mistakes(graded.result.records)}
     first = graded.lab.exam.exercises[0]
-    assert counts[(graded.question("farid", first.name).name, first.mistakes[0].name)] == 3  # farid, greta, hiro
+    mistakes = common_mistakes(graded.result.records)
+    counts = {name: count for question, name, _, count in mistakes if question.endswith(first.name)}
+    assert counts[first.mistakes[0].name] == 3  # farid, greta, hiro
 
 
 def test_every_mistake_that_a_student_made_is_named(graded):
@@ -233,7 +234,7 @@ def test_the_report_command_writes_feedback_and_grades(graded, monkeypatch, caps
         cli.main()
     assert not end.value.code
     assert "amara" in capsys.readouterr().out
-    grades = list(csv.DictReader((graded.course / "grades.csv").open()))
+    grades = csv.DictReader(io.StringIO((graded.course / "grades.csv").read_text(encoding="utf-8")))
     assert {row["student_id"] for row in grades} == {student.id for student in CLASS}
     for student in CLASS:
         pages = list((graded.course / "feedback" / student.id / LAB).glob("*.html"))

@@ -374,6 +374,32 @@ def test_forged_answers_harm_only_their_author(zygote: Zygote, name: str) -> Non
         assert run(other, "print(kept)") == "{'a': 1}\n"
 
 
+def test_a_forked_copy_of_the_notebook_ends_with_its_cell(runner: Runner) -> None:
+    assert run(runner, "pid = os.fork()\nprint('one' if pid else 'other')").split().count("one") == 1
+    for number in range(5):
+        assert run(runner, f"print({number}, pid > 0)", checkpoint=True) == f"{number} True\n"
+
+
+def test_a_stopped_process_is_ended(runner: Runner) -> None:
+    outcome = runner.run_cell("os.kill(os.getpid(), 19)", seconds=0.2, checkpoint=True)
+    assert (outcome.status, outcome.kept) == ("timeout", False)
+    assert run(runner, "print(kept)") == "{'a': 1}\n"
+
+
+def test_background_floods_belong_to_no_cell(runner: Runner) -> None:
+    source = """
+        if os.fork() == 0:
+            while True:
+                os.write(1, b"noise" * 1000)
+    """
+    assert runner.run_cell(textwrap.dedent(source), checkpoint=True).kept
+    quiet = runner.run_cell("print('word')", checkpoint=True)
+    assert quiet.status in ("ok", "output limit")
+    assert sum(len(output["text"]) for output in quiet.outputs) <= SMALL.output_bytes
+    assert runner.run_cell("os._exit(0)", checkpoint=True).status == "crashed"  # which ends the strays, too
+    assert run(runner, "print('word')") == "word\n"
+
+
 def test_a_process_without_its_connection_is_replaced(runner: Runner) -> None:
     runner.run_cell("os.closerange(3, 100)", checkpoint=True)
     assert run(runner, "print(kept)", checkpoint=True) == "{'a': 1}\n"

@@ -40,6 +40,7 @@ class Executor:
         self._handler: tuple[Handler, dict[str, Any]] | None = None
         self._budget = self._left = 0
         self._line: Wire
+        self._pid = os.getpid()
 
     def run_prefix(self, source: str, budget: int) -> CellOutcome:
         """Run a trusted cell in this very process and collect its outputs."""
@@ -68,7 +69,7 @@ class Executor:
             os._exit(1)
 
     def _attach(self, line: Wire) -> None:
-        self._line = line
+        self._line, self._pid = line, os.getpid()
         self.shell.stage.emit = self._emit
         os.setsid()
         line.send({"hello": os.getpid()})
@@ -111,6 +112,8 @@ class Executor:
             error = raised
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if os.getpid() != self._pid:
+            os._exit(0)  # a copy that the cell forked and did not end
         return _verdict(error)
 
     def _do_fork(self, frame: Frame) -> None:

@@ -44,7 +44,7 @@ class Stage:
     def begin(self) -> None:
         """A new cell: what it prints first goes out at once."""
         for stream in self.streams:
-            stream.sent = 0.0
+            stream.sent = time.monotonic() - stream._HELD_SECONDS
 
     def flush(self, besides: Stream | None = None) -> None:
         for stream in self.streams:
@@ -84,7 +84,8 @@ class Stream(io.TextIOBase):
             self._held.append(text[start : start + 2**16])
             self._size += len(self._held[-1])
             # What is printed rarely goes out at once: a process that is killed next has still said it.
-            if self._size >= self._HELD_CHARACTERS or time.monotonic() - self.sent > self._HELD_SECONDS:
+            patience = self._HELD_SECONDS if text.endswith("\n") else 10 * self._HELD_SECONDS
+            if self._size >= self._HELD_CHARACTERS or time.monotonic() - self.sent > patience:
                 self.flush()
         return len(text)
 

@@ -155,14 +155,13 @@ def _preload(modules: list[str]) -> None:
 
 
 def _warm_up_torch(torch: Any) -> None:
-    """One training step: the first one imports half of torch (``torch._dynamo``), which would cost every fork two
-    seconds."""
+    """One backward pass, and a training step if the preload holds ``torch._dynamo``, which the first step imports."""
     torch.set_num_threads(1)
     state = torch.get_rng_state()
     layer = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
     layer(torch.zeros(1, 2)).sum().backward()
-    optimizer.step()
+    if "torch._dynamo" in sys.modules:
+        torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9).step()
     torch.set_rng_state(state)
 
 
