@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 
 from autograder.results import GradingError
 from autograder.worker import Bundle, Graded, Task, decode, install, work
@@ -118,7 +119,7 @@ class Fleet:
                     _end(pool, kill)
 
     def _new_pool(self, jobs: int) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
         return ProcessPoolExecutor(jobs, mp_context=context, initializer=install, initargs=(self.bundle,))
 
     def _patience(self) -> float:
@@ -136,6 +137,13 @@ class Fleet:
         if self._pool is not None:
             _end(self._pool, kill)
             self._pool = None
+
+
+def preheat(modules: Sequence[str]) -> None:
+    """Start the server that local workers are forked from, and let it import `modules` while the caller goes on."""
+    with one_thread_each():
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
 
 def cores() -> int:

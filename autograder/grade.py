@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import fourbit
-from autograder.fleet import Finished, Fleet, cores
+from autograder.fleet import Finished, Fleet, cores, preheat
 from autograder.jail import JailMode, Limits, detect
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
 from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
@@ -101,6 +101,10 @@ def grade_assignment(
     if platform.system() != "Linux":
         raise GradingError("grading needs Linux, whose kernel isolates submissions; use a Linux machine, WSL2 or a VM")
     started = time.monotonic()
+    if executor is None:
+        # Workers of a course with exams judge with torch; both are imported while this process imports nbgrader.
+        exams = (Path(course_dir) / "exams").is_dir()
+        preheat(["autograder.worker", *(["autograder.exams"] if exams else [])])
     course = open_course(course_dir)
     template = load_template(course, assignment)
     exam = find_exam(course, template)

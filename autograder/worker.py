@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,7 @@ def install(bundle: Bundle) -> None:
         _SLOTS.pop(slot).close()
         _BUNDLES.pop(slot[0], None)
     _BUNDLES[bundle.key] = bundle
+    Finalize(None, close_slots, exitpriority=10)  # a pool's processes leave without atexit
 
 
 def work(key: str, task: Task, bundle: Bundle | None = None) -> str:

@@ -37,6 +37,7 @@ class _StartError(Exception):
 def main(descriptor: int, client: int) -> NoReturn:
     """Serve the client at the other end of the socket ``descriptor``; ``client`` is its process id."""
     control = Wire(socket.socket(fileno=descriptor), max_body=2**31)
+    sys.modules.pop("rfc3987_syntax", None)  # the grader does without it; a submission may not
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, lambda number, frame: _end_without(client))
     try:
