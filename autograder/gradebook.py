@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from autograder.nbgrader_course import NbgraderCourse
@@ -61,7 +60,7 @@ def open_gradebook(course: NbgraderCourse) -> Any:
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        with _own_scripts_first():
+        with _schema_head_in_process():
             return Gradebook(course.db_url, course.course_id)
     except (SQLAlchemyError, ImportError, OSError) as error:
         reason = plain(getattr(error, "orig", None) or error, 500)
@@ -98,14 +97,29 @@ def _student(submission: Any) -> StudentStanding:
 
 
 @contextmanager
-def _own_scripts_first() -> Iterator[None]:
-    """Put this Python's scripts on the PATH: nbgrader runs one, `alembic`, to mark a new database."""
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join((os.path.dirname(sys.executable), before))
+def _schema_head_in_process() -> Iterator[None]:
+    """Ask the library for the revision that marks a new database.
+
+    nbgrader runs the program `alembic` for it, which takes seconds and is found only in an activated environment.
+    """
+    from nbgrader import api
+
+    before = api.get_alembic_version
+    api.get_alembic_version = _schema_head
     try:
         yield
     finally:
-        os.environ["PATH"] = before
+        api.get_alembic_version = before
+
+
+def _schema_head() -> str:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from nbgrader import api
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(api.__file__).parent / "alembic"))
+    return str(ScriptDirectory.from_config(config).get_current_head())
 
 
 def _shown(url: str) -> str:

@@ -37,6 +37,8 @@ class Store:
         self.template = template
         self.journal: Journal = journal_of(course.root, template.assignment)
         self.gradebook = open_gradebook(course)
+        # The rows of the assignment are the same for the whole class: no need to read them again after each commit.
+        self.gradebook.db().expire_on_commit = False
         try:
             self._register()
         except BaseException:

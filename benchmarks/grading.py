@@ -95,8 +95,9 @@ def timed(command: list[str | Path], folder: Path) -> float:
 
 def points(folder: Path, assignment: str) -> dict[tuple[str, str], float]:
     """Automatic points by student and cell, as the gradebook has them."""
-    from autograder.nbgrader_course import open_course
     from nbgrader.api import Gradebook
+
+    from autograder.nbgrader_course import open_course
 
     found = {}
     course = open_course(folder)
@@ -120,7 +121,7 @@ def compare(make, students: int, jobs: int, scratch: Path) -> float:
         key: (mine.get(key), other.get(key)) for key in mine.keys() | other.keys() if mine.get(key) != other.get(key)
     }
     print(
-        f"{assignment}: {students} submissions; fourbit grade ({jobs} slots) {ours:.1f} s, nbgrader autograde {theirs:.1f} s"
+        f"{assignment}: {students} submissions; fourbit ({jobs} slots) {ours:.1f} s, nbgrader autograde {theirs:.1f} s"
     )
     print(
         f"  ratio {theirs / ours:.1f}; {len(mine)} points compared, {len(apart)} differ{f': {apart}' if apart else ''}"

@@ -3,7 +3,7 @@
     python -m benchmarks.lab_minutes 01-pruning
 
 Runs the reference notebook from top to bottom, figures and measurements included, with one thread, and writes CPU
-minutes of each exercise's stretch (its cell and what follows up to the next exercise) to solutions/NN-name/minutes.json.
+minutes of each exercise's stretch (its cell and what follows up to the next one) to solutions/NN-name/minutes.json.
 """
 
 from __future__ import annotations

@@ -163,12 +163,14 @@ def bootstrap(extras: set[str]) -> None:
         return
     check_python()
     started = time.monotonic()
-    if not PYTHON.exists():
+    new = not PYTHON.exists()
+    if new:
         check_disk()
     make_venv()
     names = ", ".join(sorted(extras)) or "the student's packages only"
     print(f"Installing PyTorch, JupyterLab and the rest into .venv (extras: {names}).", flush=True)
-    print("The first time, this downloads several hundred megabytes and takes minutes.", flush=True)
+    if new:
+        print("The first time, this downloads several hundred megabytes and takes minutes.", flush=True)
     install(extras | have)
     STAMP.write_text(json.dumps(everything), encoding="utf-8")
     print(f"Environment ready after {time.monotonic() - started:.0f} s.", flush=True)

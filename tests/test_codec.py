@@ -1,5 +1,6 @@
 """The codec carries every kind of value unchanged and refuses everything else."""
 
+import contextlib
 import math
 import pickle
 from collections import OrderedDict
@@ -140,10 +141,8 @@ def test_garbage_is_refused(data):
 def test_a_flipped_byte_never_does_more_than_change_the_value(position, byte):
     data = bytearray(encode({"w": torch.arange(5.0), "n": [1, (2.5, "x")]}))
     data[position % len(data)] = byte
-    try:
+    with contextlib.suppress(CodecError):
         decode(bytes(data))
-    except CodecError:
-        pass
 
 
 def test_a_pickle_is_not_decoded():

@@ -103,7 +103,11 @@ def test_a_missing_pack_and_an_unknown_exercise_are_told(packs, monkeypatch, tmp
         ("def quantize(w, s):\n    return object()", "error", "cannot leave the notebook"),
         ("def quantize(w, s):\n    exit()", "error", "SystemExit"),
         ("def quantize(w, s):\n    while True: pass", "timeout", "endless loop"),
-        ("def quantize(w, s):\n    while True:\n        try: x = 1\n        except Exception: pass", "timeout", "endless"),
+        (
+            "def quantize(w, s):\n    while True:\n        try: x = 1\n        except Exception: pass",
+            "timeout",
+            "endless",
+        ),
         ("def quantize(w, s):\n    return torch.full_like(w, float('nan')).to(torch.int8)", "failed", "max error"),
     ],
     ids=lambda v: str(v)[:40],
@@ -158,7 +162,7 @@ def test_changing_an_input_costs_one_property_and_is_named(quantize):
 def test_outcomes_from_an_untrusted_process_are_checked(quantize):
     forged = [b"", b"garbage", answer({}, "quantize", quantize.cases[0].inputs(), 1.0)[:-3]]
     for data in forged:
-        with pytest.raises(Exception, match="bytes|outcome"):
+        with pytest.raises(Exception, match=r"bytes|outcome"):
             read_outcome(data)
     assert read_outcome(answer({}, "quantize", quantize.cases[0].inputs(), 1.0)).status == "missing"
 
