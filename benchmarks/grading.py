@@ -3,8 +3,8 @@
     python -m benchmarks.grading [--students 40] [--jobs 2] [--only lab|light]
 
 Two classes: honest submissions of lab 01 (right, partly right, named mistakes, untouched; no loops and no crashes,
-which only the sandbox survives), and a light plain-nbgrader assignment that imports torch and asks for one function.
-Both graders get their own copy of the course folder, the same machine and one thread for each slot; each is one
+which only the sandbox survives), and a light plain-nbgrader assignment (a cell that imports torch, numpy and
+matplotlib, one function, two test cells). Both graders get their own copy of the course folder, the same machine and one thread for each slot; each is one
 command for the whole class. Prints wall seconds, the ratio, and every point on which the two disagree.
 """
 
@@ -55,9 +55,9 @@ def lab_course(folder: Path, students: int) -> str:
 
 
 def light_course(folder: Path, students: int) -> str:
-    """A plain nbgrader course: import torch, one function, two test cells."""
+    """A plain nbgrader course: an import cell, one function, two test cells."""
     cells = [
-        _cell("imports", "import torch", locked=True),
+        _cell("imports", "import matplotlib.pyplot as plt\nimport numpy as np\nimport torch", locked=True),
         _cell(
             "clip", "def clip(x, low, high):\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION", solution=True
         ),

@@ -60,5 +60,9 @@ def _happened(row: Row) -> Text:
     if waiting:
         text.append("; " if text else "").append(f"{waiting} to grade by hand", style="blue")
     if row.record.notes:
-        text.append("; " if text else "").append(f"{len(row.record.notes)} notes", style="dim")
+        text.append("; " if text else "").append(_notes(len(row.record.notes)), style="dim")
     return text
+
+
+def _notes(count: int) -> str:
+    return "1 note" if count == 1 else f"{count} notes"
