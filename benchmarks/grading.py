@@ -3,8 +3,10 @@
     python -m benchmarks.grading [--students 40] [--jobs 2] [--only lab|light]
 
 Two classes: honest submissions of lab 01 (right, partly right, named mistakes, untouched; no loops and no crashes,
-which only the sandbox survives), and a light plain-nbgrader assignment (a cell that imports torch, numpy and
-matplotlib, one function, two test cells). Both graders get their own copy of the course folder, the same machine and one thread for each slot; each is one
+which only the sandbox survives), and a light plain-nbgrader assignment: a cell that imports torch, numpy and
+matplotlib, one function, two test cells.
+
+Both graders get their own copy of the course folder, the same machine and one thread for each slot; each is one
 command for the whole class. Prints wall seconds, the ratio, and every point on which the two disagree.
 """
 
