@@ -84,7 +84,9 @@ def test_real_workers_killed_in_the_middle_change_no_grade(tmp_path: Path) -> No
 
     def kill(progress: Progress) -> None:
         if not killed:
-            workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+            alive = [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+            served = [p for p in alive if "forkserver" in " ".join(p.cmdline())]
+            workers = [p for p in served if p.ppid() != os.getpid()]
             killed.extend(p.pid for p in workers)
             for worker in workers:
                 worker.kill()
