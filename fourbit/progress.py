@@ -12,6 +12,8 @@ from typing import Any
 
 from platformdirs import user_data_path
 
+from fourbit.data.cache import write_atomically
+
 
 def home() -> Path:
     """The folder of this learner's files: `FOURBIT_HOME`, or the platform's user data folder."""
@@ -38,10 +40,7 @@ def record(section: str, key: str, value: dict[str, Any]) -> bool:
     recorded.setdefault(section, {})[key] = value
     path = home() / "progress.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"progress.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(recorded, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, json.dumps(recorded, indent=1).encode())
     except OSError:
         return False
     return True

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fourbit.codec import encode
+from fourbit.data.cache import write_atomically
 from fourbit.errors import ExamError
 from fourbit.exam.author import Case, Exam, Exercise, Property
 from fourbit.exam.call import Outcome, answer, read_outcome, same_random_state
@@ -131,12 +132,9 @@ def build_pack(lab: Lab, *, visible: bool, seed: int = PUBLIC_SEED) -> bytes:
 
 def write_pack(lab: Lab, folder: Path, *, visible: bool, seed: int = PUBLIC_SEED) -> None:
     """Write `pack.safetensors` and `properties.py` into `folder`, each by atomic rename."""
-    folder.mkdir(parents=True, exist_ok=True)
     files = {PACK: build_pack(lab, visible=visible, seed=seed), PROPERTIES: (lab.folder / PROPERTIES).read_bytes()}
     for name, data in files.items():
-        temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(folder / name)
+        write_atomically(folder / name, data)
 
 
 def _pack_exercise(lab: Lab, exercise: Exercise, namespace: dict[str, Any], visible: bool, seed: int) -> dict[str, Any]:
