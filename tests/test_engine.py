@@ -380,6 +380,23 @@ def test_a_forked_copy_of_the_notebook_ends_with_its_cell(runner: Runner) -> Non
         assert run(runner, f"print({number}, pid > 0)", checkpoint=True) == f"{number} True\n"
 
 
+def test_a_forked_copy_prints_beside_the_notebook_and_never_into_its_frames(runner: Runner) -> None:
+    source = """
+        print("before")
+        copies = [os.fork() for _ in range(3)]
+        for number in range(100):
+            print(("mine" if all(copies) else "copy") + "-" * 100, flush=True)
+        if not all(copies):
+            os._exit(0)
+        for copy in copies:
+            os.waitpid(copy, 0)
+    """
+    words = run(runner, source).replace("-", "").split()
+    # Three forks in a row leave eight processes; text on a pipe may be cut at the cell's end, the notebook's own not.
+    assert (words.count("before"), words.count("mine")) == (1, 100)
+    assert set(words) == {"before", "mine", "copy"}
+
+
 def test_a_stopped_process_is_ended(runner: Runner) -> None:
     outcome = runner.run_cell("os.kill(os.getpid(), 19)", seconds=0.2, checkpoint=True)
     assert (outcome.status, outcome.kept) == ("timeout", False)

@@ -76,6 +76,9 @@ class Executor:
 
     def _emit(self, output: Output) -> None:
         """Send one output, unless the cell has sent more than its share: the guard would drop it anyway."""
+        if os.getpid() != self._pid:
+            _write_text(output)
+            return
         if output.get("output_type") == "clear":
             self._left = self._budget
             self._line.send({"say": "output", "clear": True}, _encode(output))
@@ -112,9 +115,13 @@ class Executor:
             error = raised
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if os.getpid() != self._pid:
-            os._exit(0)  # a copy that the cell forked and did not end
+        self._end_copy()
         return _verdict(error)
+
+    def _end_copy(self) -> None:
+        """End this process if it is a copy that a cell or a call forked and did not end: it has no say here."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
     def _do_fork(self, frame: Frame) -> None:
         (descriptor,) = frame.descriptors
@@ -174,6 +181,7 @@ class Executor:
                 status, message = "output limit", f"the reply of {len(reply)} bytes is above {MAX_PAYLOAD // 2**20} MiB"
         except BaseException as error:
             status, message = _verdict(error)
+        self._end_copy()
         with contextlib.suppress(HungUp):
             self.shell.stage.flush()
         self._line.send(
@@ -205,6 +213,14 @@ def _describe(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except BaseException:
         return f"{type(error).__name__}: (its message cannot be shown)"
+
+
+def _write_text(output: Output) -> None:
+    """Show an output of a copy that a cell forked, whose frames on the shared line would mix with the notebook's."""
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    descriptor = 2 if output.get("name") == "stderr" else 1
+    with contextlib.suppress(OSError):
+        os.write(descriptor, text.encode("utf-8", "replace"))
 
 
 def _encode(output: Output) -> bytes:

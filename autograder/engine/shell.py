@@ -89,10 +89,15 @@ class Stream(io.TextIOBase):
                 self.flush()
         return len(text)
 
+    def forget(self) -> None:
+        """Drop what is held: a forked copy's share of it is the original's to send."""
+        self._held, self._size = [], 0
+
     def flush(self) -> None:
         if self._size:
             text = "".join(self._held)
-            self._held, self._size, self.sent = [], 0, time.monotonic()
+            self.forget()
+            self.sent = time.monotonic()
             self._stage.emit({"output_type": "stream", "name": self._kind, "text": text})
 
 
@@ -251,6 +256,8 @@ def make_shell(folder: str) -> Shell:
     shell.db = {}  # what magics remember (%cd, %store) lives as long as the process
     stage = Stage()
     stage.streams = (Stream(stage, "stdout", 1), Stream(stage, "stderr", 2))
+    for stream in stage.streams:
+        os.register_at_fork(after_in_child=stream.forget)
     shell.stage = stage
     sys.stdout, sys.stderr = stage.streams
     builtins.input = _no_input
