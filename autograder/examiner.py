@@ -2,7 +2,7 @@
 
 A Fourbit question is examined by data: the hidden inputs go to the student's process, the replies come back as
 bytes, and the judging happens here, outside. A plain nbgrader test cell runs in the student's process, which
-its record says. Every cell of the student's runs behind a checkpoint, so what it breaks costs its own question.
+its record says. With restore points, what a student's cell breaks costs its own question.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class _Run:
 
     runner: Runner
     exam: exams.Pack | None
+    restore_points: bool
     outcomes: dict[int, CellOutcome] = field(default_factory=dict)
     outputs: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     verdicts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -55,16 +56,23 @@ class _Run:
 
 
 def examine(
-    ingested: Ingested, runner: Runner, exam: exams.Pack | None, prefix: Mapping[int, CellOutcome] | None = None
+    ingested: Ingested,
+    runner: Runner,
+    exam: exams.Pack | None,
+    prefix: Mapping[int, CellOutcome] | None = None,
+    *,
+    restore_points: bool = True,
 ) -> Examined:
     """Run `ingested` in `runner` and judge it; never raises for what the student wrote.
 
     Args:
         exam: the hidden exam of this lab, or None in a course of plain test cells.
         prefix: outcomes of cells that the runner's state already includes, by position in the template.
+        restore_points: whether to fork before each cell of the student's, so that a cell that ends its process leaves
+            the state before it.
     """
     started = time.monotonic()
-    run = _Run(runner, exam)
+    run = _Run(runner, exam, restore_points)
     place = -1
     for position, cell in enumerate(ingested.cells):
         place += cell.cell is not None
@@ -101,7 +109,7 @@ def title_of(cell: TemplateCell) -> str:
 
 
 def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
-    outcome = run.runner.run_cell(cell.source, checkpoint=cell.origin != "template")
+    outcome = run.runner.run_cell(cell.source, checkpoint=run.restore_points and cell.origin != "template")
     run.outcomes[position] = outcome
     run.outputs[position] = outcome.outputs
     return outcome
@@ -156,7 +164,7 @@ def _in_process(run: _Run, notebook: str, position: int, cell: TemplateCell) -> 
     if cell.kind != "code":
         return _record(notebook, position, cell, Score(0.0, "failed", "this test is no code cell"), "not run", 0.0)
     marked = probe(cell.source)
-    outcome = run.runner.run_cell(marked.source, checkpoint=True)
+    outcome = run.runner.run_cell(marked.source, checkpoint=run.restore_points)
     ran = not marked.name or outcome.status not in ("ok", "output limit") or _is_set(run.runner, marked.name)
     score = score_cell(outcome, cell.points, ran=ran, has_value=marked.has_value or not marked.name)
     run.outcomes[position] = outcome

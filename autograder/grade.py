@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -105,10 +105,12 @@ def grade_assignment(
         # Workers of a course with exams judge with torch; both are imported while this process imports nbgrader.
         exams = (Path(course_dir) / "exams").is_dir()
         preheat(["autograder.worker", *(["autograder.exams"] if exams else [])])
-    course = open_course(course_dir)
-    template = load_template(course, assignment)
-    exam = find_exam(course, template)
-    limits, caps, mode = limits or Limits(), caps or Caps(), jail or detect()
+    with ThreadPoolExecutor(1) as aside:
+        strongest = aside.submit(detect)  # in a process of its own, while this one imports nbgrader
+        course = open_course(course_dir)
+        template = load_template(course, assignment)
+        exam = find_exam(course, template)
+    limits, caps, mode = limits or Limits(), caps or Caps(), jail or strongest.result()
     if mode is JailMode.PLAIN and jail is not JailMode.PLAIN:
         raise GradingError(
             "this machine cannot isolate submissions (see `fourbit doctor`). To grade work that you trust, with limits "

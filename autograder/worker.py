@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from autograder.assemble import graded_notebook
 from autograder.engine import CellOutcome, EngineError, Zygote
-from autograder.examiner import check_name, examine, not_run
+from autograder.examiner import Examined, check_name, examine, not_run
 from autograder.ingest import Ingested, IngestedSubmission, ingest
 from autograder.jail import JailMode, Limits
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
@@ -139,9 +139,22 @@ class Slot:
         zygote, prefix = self._zygote(template, ingested.prefix_untouched)
         if template.name in self._without_prefix:
             notes.append(self._without_prefix[template.name])
-        with zygote.spawn(self.bundle.limits, submission.files, _SEED) as runner:
-            examined = examine(ingested, runner, self.exam, prefix)
+        examined = self._examined(zygote, ingested, submission, prefix)
         return examined.questions, graded_notebook(template, ingested, examined.outputs, examined.verdicts), notes
+
+    def _examined(
+        self, zygote: Zygote, ingested: Ingested, submission: IngestedSubmission, prefix: Mapping[int, CellOutcome]
+    ) -> Examined:
+        """Run the notebook once; one that loses its process is run again from the start, with restore points.
+
+        They cost a fork for each cell, which hardly a submission needs.
+        """
+        with zygote.spawn(self.bundle.limits, submission.files, _SEED) as runner:
+            examined = examine(ingested, runner, self.exam, prefix, restore_points=False)
+            if runner.alive:
+                return examined
+        with zygote.spawn(self.bundle.limits, submission.files, _SEED) as runner:
+            return examine(ingested, runner, self.exam, prefix, restore_points=True)
 
     def _zygote(self, template: NotebookTemplate, shared: bool) -> tuple[Zygote, dict[int, CellOutcome]]:
         """Return a started zygote, and the outcomes of the cells that it has already run, by template position."""

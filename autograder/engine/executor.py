@@ -56,7 +56,7 @@ class Executor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._attach(line)
             if seed is not None:
-                _seed(seed)
+                seed_all(seed)
             while True:
                 frame = self._line.receive_with_descriptors()
                 self._reap()
@@ -238,7 +238,8 @@ def _threads() -> int:
         return threading.active_count()
 
 
-def _seed(seed: int) -> None:
+def seed_all(seed: int) -> None:
+    """Seed random, and numpy and torch if they are imported."""
     random.seed(seed)
     modules: Sequence[tuple[str, str]] = (("numpy", "random.seed"), ("torch", "manual_seed"))
     for name, function in modules:

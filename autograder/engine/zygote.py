@@ -21,10 +21,11 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from autograder.engine import guard
-from autograder.engine.executor import Executor, Handler, resolve
+from autograder.engine.executor import Executor, Handler, resolve, seed_all
 from autograder.engine.frames import Frame, HungUp, Wire, readable
 from autograder.engine.shell import Shell, make_shell
 from autograder.jail import JailMode, JailPolicy, Limits, enter, processes
+from autograder.jail.libc import use_huge_pages
 from autograder.jail.warden import remove_leftovers
 
 _LOOK_SECONDS = 2.0
@@ -104,6 +105,7 @@ class _Zygote:
             )
         gc.collect()
         gc.freeze()  # the collector would otherwise touch, and so copy, every page in every fork
+        use_huge_pages()
         self.control.send({"say": "ready"}, json.dumps(outcomes).encode())
 
     def serve(self) -> NoReturn:
@@ -153,17 +155,16 @@ def _preload(modules: list[str]) -> None:
         _warm_up_torch(sys.modules["torch"])
     if "matplotlib" in sys.modules:
         importlib.import_module("matplotlib_inline.backend_inline")
+    seed_all(0)  # the first time imports numpy.random, and torch reads the source of every caller
 
 
 def _warm_up_torch(torch: Any) -> None:
     """One backward pass, and a training step if the preload holds ``torch._dynamo``, which the first step imports."""
     torch.set_num_threads(1)
-    state = torch.get_rng_state()
     layer = torch.nn.Linear(2, 2)
     layer(torch.zeros(1, 2)).sum().backward()
     if "torch._dynamo" in sys.modules:
         torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9).step()
-    torch.set_rng_state(state)
 
 
 def _warm_up_shell(shell: Shell) -> None:

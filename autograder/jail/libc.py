@@ -26,6 +26,7 @@ MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_MADV_COLLAPSE, _HUGE_PAGE = 25, 2 * 2**20
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 
 # Numbers that differ between the two machine types that Linux courses run on.
@@ -146,3 +147,14 @@ def holds_capability(number: int) -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def use_huge_pages() -> None:
+    """Put this process's own memory on huge pages, where the kernel can (Linux 6.1): a fork then copies 512 times
+    fewer page table entries. Nothing depends on it."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, rights, _, _, _, *name = line.split(maxsplit=5)
+        start, end = (int(number, 16) for number in place.split("-"))
+        start, end = -(-start // _HUGE_PAGE) * _HUGE_PAGE, end // _HUGE_PAGE * _HUGE_PAGE
+        if rights == "rw-p" and name in ([], ["[heap]"]) and start < end:
+            _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), ctypes.c_int(_MADV_COLLAPSE))
