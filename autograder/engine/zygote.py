@@ -146,11 +146,13 @@ def _handler(name: str) -> Handler:
 
 
 def _preload(modules: list[str]) -> None:
+    gc.disable()  # imports make much that lives on, through which the collector would go again and again
     for name in modules:
         try:
             importlib.import_module(name)
         except Exception as error:
             raise _StartError(f"The preload of {name} failed: {type(error).__name__}: {error}") from error
+    gc.enable()
     if "torch" in sys.modules:
         _warm_up_torch(sys.modules["torch"])
     if "matplotlib" in sys.modules:
