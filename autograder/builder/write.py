@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import nbformat
 
 from autograder.builder.release import sources_hash
+from fourbit.data.cache import write_atomically
 from fourbit.errors import FourbitError
 
 Action = Literal["created", "updated", "unchanged", "kept"]
@@ -94,14 +93,8 @@ def is_edited(path: Path) -> bool:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside `path`, then rename: a reader sees the old file or the new one, whatever happens in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_atomically(path, data)
     except OSError as error:
         hint = "Check the folder's permissions and the free space"
         raise WriteError(f"{path} cannot be written: {error.strerror}. {hint}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
