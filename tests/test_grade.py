@@ -318,7 +318,7 @@ def test_a_failure_of_the_grader_is_one_students_and_is_tried_again(
     shutil.copytree(small[0], root)
     shutil.copytree(root / "submitted" / "a", root / "submitted" / "b")
 
-    def fails(*arguments: Any) -> None:
+    def fails(*arguments: Any, **options: Any) -> None:
         raise RecursionError("a bug")
 
     with monkeypatch.context() as patch:
