@@ -143,7 +143,7 @@ def to_svg(figure: Figure, name: str = "figure") -> str:
     svg = buffer.getvalue()[buffer.getvalue().index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|"#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)  # a hundredth of a point is finer than any screen
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # finer than any screen
     svg = re.sub(r"font-family: [^;\"]*(; |(?=\"))", "", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg)
     for color in (INK, "#000000"):

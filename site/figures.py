@@ -19,12 +19,19 @@ MARK = re.compile(r"^<!-- made from ([0-9a-f]{16}) -->\n")
 
 
 def fingerprint(script: Path) -> str:
-    """A hash of the script, of the data in its folder, and of the parts of `fourbit` that it imports."""
-    folder = script.parent
+    """A hash of the script, of the helpers and the data in its folder that it names, and of its parts of `fourbit`."""
     digest = hashlib.sha256()
-    for path in [script, *sorted(folder.glob("*.json")), *toolkit(script)]:
+    for path in [script, *named(script), *toolkit(script)]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
     return digest.hexdigest()[:16]
+
+
+def named(script: Path) -> list[Path]:
+    """The helper modules `_NAME` that the script imports, and the JSON files that it or they mention."""
+    text = script.read_text(encoding="utf-8")
+    helpers = [script.with_name(f"{name}.py") for name in re.findall(r"^from (_\w+) import", text, re.MULTILINE)]
+    text += "".join(helper.read_text(encoding="utf-8") for helper in helpers)
+    return [*helpers, *(path for path in sorted(script.parent.glob("*.json")) if path.name in text)]
 
 
 def toolkit(script: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def test_a_lab_holds_what_every_lab_holds(name, rendered):
     source, exam = rendered[name].source, rendered[name].exam.exam
     headers = [line for line in source.path.read_text().splitlines() if line.startswith("# %%")]
     assert len(headers) == len(source.cells)
-    assert 6 <= len(source.named("exercise")) <= 10
+    assert 6 <= len(source.named("exercise")) <= 12
     assert list(source.named("check")) == list(source.named("exercise"))
     assert source.named("written")
     assert source.named("prediction")

@@ -82,6 +82,11 @@ def test_an_svg_keeps_its_text_and_brings_no_font(figure: Figure) -> None:
     assert ET.fromstring(svg).tag.endswith("svg")
 
 
+def test_an_svg_says_a_number_as_it_was_written(figure: Figure) -> None:
+    figure.axes[0].set_title("0.0886 of 1.2345")
+    assert "0.0886 of 1.2345</text>" in to_svg(figure, "demo")
+
+
 def test_two_figures_share_no_id_and_the_same_figure_is_the_same_bytes(figure: Figure) -> None:
     again = draw()
     one, other = to_svg(figure, "one"), to_svg(figure, "other")

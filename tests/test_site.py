@@ -25,7 +25,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pytest
 
 OWN = ("data:", "blob:")
-NOTES = ("00-measure", "01-pruning")
+NOTES = ("00-measure", "01-pruning", "02-quantization", "03-distillation")
 
 
 def load(path: Path, name: str) -> ModuleType:

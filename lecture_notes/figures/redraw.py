@@ -10,7 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
-TOOLS = {"redraw", "values", "measure_pruning"}
+TOOLS = {"redraw", "values"}
 
 
 def main(names: list[str]) -> None:
@@ -21,7 +21,7 @@ def main(names: list[str]) -> None:
     text = json.dumps(values.values(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     (FOLDER.parent / "values.json").write_text(text, encoding="utf-8")
     for script in sorted(FOLDER.glob("*.py")):
-        if script.stem in TOOLS or script.name.startswith("_"):
+        if script.stem in TOOLS or script.name.startswith(("_", "measure_")):
             continue
         mark, target = figures.fingerprint(script), script.with_suffix(".svg")
         made = figures.MARK.match(target.read_text(encoding="utf-8")) if target.is_file() else None

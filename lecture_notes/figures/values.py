@@ -8,6 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import _distillation
+import _quantization
 import torch
 
 from fourbit.measure import HOROWITZ45, file_size, total_macs
@@ -19,7 +21,8 @@ N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 
 def values() -> dict[str, str]:
     """Return {key: text} for the marks ``<!--=key-->`` behind numbers."""
-    return network() | statistics_of_medians() | rooflines() | energies() | decoding() | sparse() | measured()
+    own = network() | statistics_of_medians() | rooflines() | energies() | decoding() | sparse() | measured()
+    return own | _quantization.numbers() | _distillation.numbers()
 
 
 def network() -> dict[str, str]:

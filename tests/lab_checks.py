@@ -1,0 +1,46 @@
+"""What the tests of the labs share: an author's lab, its reference answers, and checks that every exam must pass."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from fourbit.exam.reference import PUBLIC_SEED, Lab
+
+
+def assert_complete(lab: Lab, mistakes: int = 6) -> None:
+    """Each exercise has enough mistakes, all of different names, and an equivalent alternative."""
+    for exercise in lab.exam.exercises:
+        assert len(exercise.mistakes) >= mistakes, exercise.name
+        assert exercise.alternatives, exercise.name
+        assert len({m.name for m in exercise.mistakes}) == len(exercise.mistakes), exercise.name
+        assert len({m.id for m in exercise.mistakes}) == len(exercise.mistakes), exercise.name
+
+
+def assert_other_cases(lab: Lab) -> None:
+    """No hidden case asks what a visible one asks."""
+    for exercise in lab.exam.exercises:
+        visible, hidden = exercise.cases(PUBLIC_SEED, True), exercise.cases(PUBLIC_SEED, False)
+        shown = {repr((case.args, dict(case.kwargs))) for case in visible}
+        assert not shown & {repr((case.args, dict(case.kwargs))) for case in hidden}, exercise.name
+
+
+def assert_example_runs(reference: Mapping[str, Any], exercise: str) -> None:
+    """The docstring's worked example gives what it says."""
+    document = inspect.getdoc(reference[exercise])
+    assert document is not None
+    examples = doctest.DocTestParser().get_doctest(document, dict(reference), exercise, None, 0)
+    assert examples.examples
+    assert doctest.DocTestRunner().run(examples).failed == 0
+
+
+def assert_judge_is_silent(lab: Lab) -> None:
+    """No statement of a reference stands in the file that students get; the head of a loop may."""
+    judge = (lab.folder / "properties.py").read_text(encoding="utf-8")
+    shared = {line.strip() for line in judge.splitlines()}
+    for exercise in lab.exam.exercises:
+        stub = {line.strip() for line in lab.stub(exercise.name).splitlines()}
+        secret = {line.strip() for line in lab.source(exercise.name).splitlines()} - stub
+        assert not {line for line in secret & shared if len(line) > 24 and not line.endswith(":")}, exercise.name
