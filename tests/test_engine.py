@@ -625,7 +625,8 @@ def test_closing_ends_every_process_and_removes_every_file(tmp_path: Path, monke
 
 
 COORDINATOR = """
-import os, sys, tempfile
+import os, signal, sys, tempfile
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 tempfile.tempdir = {folder!r}
 os.environ["TMPDIR"] = {folder!r}
 from autograder.engine import Zygote

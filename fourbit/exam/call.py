@@ -232,6 +232,8 @@ def _interrupt_limit(seconds: float) -> Iterator[None]:
             _thread.interrupt_main()
             wait = 0.2
 
+    # A process that began with interrupts ignored, as a shell's background jobs do, would not notice.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
@@ -241,3 +243,4 @@ def _interrupt_limit(seconds: float) -> Iterator[None]:
         raise
     finally:
         done.set()
+        signal.signal(signal.SIGINT, previous)
