@@ -35,9 +35,10 @@ def named(script: Path) -> list[Path]:
 
 
 def toolkit(script: Path) -> list[Path]:
-    """The files of `fourbit.NAME` for each NAME that the script imports, and the figure style."""
+    """The module, or the package's modules, of each `fourbit.NAME` that the script imports, and the figure style."""
     home = script.parent.parent.parent / "fourbit"
-    names = {"plots", *re.findall(r"^from fourbit\.(\w+)", script.read_text(encoding="utf-8"), re.MULTILINE)}
+    dotted = {"plots", *re.findall(r"^from fourbit\.([\w.]+)", script.read_text(encoding="utf-8"), re.MULTILINE)}
+    names = [name.replace(".", "/") for name in dotted]
     files = [path for name in names for path in (home / f"{name}.py", *(home / name).glob("*.py")) if path.is_file()]
     return sorted(files)
 

@@ -7,7 +7,8 @@ front        students of at most 30,000 bytes on disk: network x bits x sparsity
 composition  orders of pruning, quantization and distillation
 specialist   tiny networks for a few classes beside generalists
 
-Settings were fixed beforehand (temperature 4, weight 0.9 of the teacher, lr 0.1); nothing was chosen by these results.
+Temperature 4, weight 0.9 of the teacher and lr 0.1 were fixed beforehand; nothing was chosen by these results. Which
+students and numbers of labels to compare comes from an earlier search on the same test images.
 Accuracies of `paired` and `specialist` are those of the 10,000 test images, from which nothing is selected; `front` and
 `composition`, from which a learner selects, have those of the 2,000 validation images.
 """
@@ -111,7 +112,7 @@ def student(network: str, teacher: str, labels: int, images: int, seed: int) -> 
 
 
 def percent(model: nn.Module, split: Split, classes: tuple[int, ...] | None = None) -> float:
-    """Return the accuracy in percent, two decimals; of the `classes` only, the other outputs left out, if given."""
+    """Return the accuracy in percent, three decimals; of the `classes` only, the other outputs left out, if given."""
     logits, y = predict_logits(model, split.x), split.y
     if classes is not None:
         logits = logits[:, list(classes)] if logits.shape[1] > len(classes) else logits

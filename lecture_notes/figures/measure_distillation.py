@@ -95,15 +95,16 @@ def features() -> dict[str, list[float]]:
     for kind, row in rows.items():
         for seed in recipe.SEEDS:
             torch.manual_seed(seed)
-            model, seen = WithProjection(build("S5", seed=seed), (16, 64)), []
+            model = WithProjection(build("S5", seed=seed), (16, 64))
+            seen: list[torch.Tensor] = []
             model.student.get_submodule("relu3").register_forward_hook(lambda *call, seen=seen: seen.append(call[2]))
 
             def loss(logits: torch.Tensor, batch: Batch, kind: str = kind, model: Any = model, seen: Any = seen) -> Any:
                 ours, theirs = seen.pop(), maps[batch.index, batch.flipped.long()]
                 if kind == "hint":
                     return F.cross_entropy(logits, batch.y) + 0.5 * F.mse_loss(model.projection(ours), theirs)
-                pair = [x.pow(2).sum(1).flatten(1) for x in (ours, theirs)]
-                return F.cross_entropy(logits, batch.y) + 10 * (2 - 2 * F.cosine_similarity(*pair)).mean()
+                where, there = (x.pow(2).sum(1).flatten(1) for x in (ours, theirs))
+                return F.cross_entropy(logits, batch.y) + 10 * (2 - 2 * F.cosine_similarity(where, there)).mean()
 
             fit(model, data.train[:LABELS], epochs=round(recipe.STEPS / (LABELS // 128)), seed=seed, loss=loss)
             seen.clear()

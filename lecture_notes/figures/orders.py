@@ -17,7 +17,7 @@ def draw() -> Figure:
     axes.set_yticks(range(len(rows)), [", ".join(row["order"]) for row in rows])
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlim(0, 100)
+    axes.set_xlim(78, 92)
     axes.set_xlabel("validation accuracy, %")
     axes.set_ylabel("order of steps", visible=False)
     return figure
