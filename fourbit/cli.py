@@ -20,6 +20,7 @@ from rich.markup import escape
 
 import fourbit
 from fourbit.errors import FourbitError
+from fourbit.model_commands import app as models
 
 LEARN = "Learn"
 TEACH = "Teach"
@@ -46,6 +47,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(models, name="models", rich_help_panel=LEARN)
 
 Lab = Annotated[
     str, typer.Argument(metavar="LAB", help="A lab's number or name (00, 01-pruning), its folder, or a notebook.")

@@ -17,3 +17,7 @@ class ExamError(FourbitError):
 
 class DataError(FourbitError):
     """A data set, checkpoint or other asset that is missing, damaged or of the wrong form."""
+
+
+class ModelError(FourbitError):
+    """A language model that is missing, damaged, or of a kind that is not supported."""

@@ -70,9 +70,34 @@ def logits(model: str, split: str, count: int, start: int = 0, dataset: str = "f
     return _logits(model, dataset, split, start, count).clone()
 
 
+def language_model(seed: int, vocabulary: int, window: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A tiny random transformer: tokens int64 (1, T) -> logits (1, T, vocabulary), which depend on all tokens before.
+
+    It refuses more than `window` tokens at a time.
+    """
+    from fourbit.llm.config import LlmConfig
+    from fourbit.llm.model import Transformer
+
+    sizes = (1, 16, 32, 2, 1, 8)  # layers, width, ff, heads, kv_heads, head_width
+    config = LlmConfig("llama", *sizes, vocabulary, 1e4, 1e-5, tied=False, qkv_bias=False, context=window)
+    model = Transformer(config).requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            parameter.normal_(generator=generator).div_(parameter.shape[1] ** 0.5)
+
+    def answer(tokens: torch.Tensor) -> torch.Tensor:
+        if tokens.shape[-1] > window:
+            raise ValueError(f"this model reads {window} tokens at a time, not {tokens.shape[-1]}")
+        return model(tokens)
+
+    return answer
+
+
 FIXTURES: dict[str, Callable[..., Any]] = {
     "clock": FakeClock,
     "images": images,
+    "language_model": language_model,
     "logits": logits,
     "model": model,
 }

@@ -1,0 +1,180 @@
+"""Text to tokens and back, and the chat template, from a model's own files through `tokenizers` and `jinja2`."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Engine
+
+from fourbit.errors import ModelError
+from fourbit.llm.folder import read_json
+
+_CONTROL, _USER = 3, 4  # tokenizer.ggml.token_type: never in text, and taken whole where it stands in text
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+_GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+def _split(digits: str) -> Any:
+    pattern = Regex(f"{_CONTRACTIONS}|{_WORDS}|{digits}|{_REST}")
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(pattern, "isolated"), _BYTES])
+
+
+# tokenizer.ggml.pre: how text is cut before byte pairs are merged (llama.cpp, src/llama-vocab.cpp)
+PRE: dict[str, Any] = {
+    "default": _GPT2,
+    "gpt-2": _GPT2,
+    "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _GPT2]),
+    "qwen2": _split(r"\p{N}"),
+    "llama-bpe": _split(r"\p{N}{1,3}"),
+}
+
+
+class Tokenizer:
+    """Tokens of one model. `bos` and `eos` are ids or None; `stop` are the ids that end an answer."""
+
+    def __init__(self, engine: Engine, bos: int | None, eos: int | None, template: str | None, adds_bos: bool) -> None:
+        self._engine, self.bos, self.eos, self.template, self.adds_bos = engine, bos, eos, template, adds_bos
+        ends = (engine.token_to_id(text) for text in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>"))
+        self.stop = tuple(sorted({eos, *ends} - {None}))  # type: ignore[type-var]
+
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the tokens of a text; with `special`, the model's first token before it if it has one."""
+        found: list[int] = self._engine.encode(text, add_special_tokens=False).ids
+        return [self.bos, *found] if special and self.adds_bos and self.bos is not None else found
+
+    def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
+        """Return the text of tokens; control tokens are left out unless `special`."""
+        text: str = self._engine.decode(list(tokens), skip_special_tokens=not special)
+        return text
+
+    def __len__(self) -> int:
+        size: int = self._engine.get_vocab_size()
+        return size
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> str:
+        """Return the messages ({"role", "content"} each) as the model's own chat template writes them.
+
+        Encode the result with special=False: templates write the first token themselves.
+
+        Raises:
+            ModelError: when the model has no template, or it refuses these messages.
+        """
+        if self.template is None:
+            raise ModelError("this model has no chat template; it completes texts and was not trained to answer")
+
+        def refuse(message: str) -> None:
+            raise TemplateError(message)
+
+        extensions = ["jinja2.ext.loopcontrols"]
+        shelf = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+        shelf.globals |= {"raise_exception": refuse, "strftime_now": datetime.datetime.now().strftime}
+        shelf.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        names = {"bos_token": self._text(self.bos), "eos_token": self._text(self.eos)}
+        try:
+            return shelf.from_string(self.template).render(
+                messages=list(messages), add_generation_prompt=answer, tools=None, **names
+            )
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template refuses these messages: {error}") from None
+
+    def _text(self, token: int | None) -> str:
+        return "" if token is None else str(self._engine.id_to_token(token))
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """Build the tokenizer that a GGUF file's metadata describe.
+
+        Raises:
+            ModelError: for a kind of vocabulary or pre-tokenizer that is not supported.
+        """
+        kind = metadata.get("tokenizer.ggml.model", "none")
+        if kind not in ("gpt2", "llama"):
+            raise ModelError(f"a tokenizer of kind {kind!r} is not supported; 'gpt2' and 'llama' are")
+        engine = _byte_pairs(metadata) if kind == "gpt2" else _sentence_pieces(metadata)
+        special: list[AddedToken] = []
+        whole: list[AddedToken] = []
+        for text, sort in zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"], strict=True):
+            if sort in (_CONTROL, _USER):
+                (special if sort == _CONTROL else whole).append(AddedToken(text, normalized=False))
+        engine.add_tokens(whole)
+        engine.add_special_tokens(special)
+        return cls(
+            engine,
+            metadata.get("tokenizer.ggml.bos_token_id"),
+            metadata.get("tokenizer.ggml.eos_token_id"),
+            metadata.get("tokenizer.chat_template"),
+            bool(metadata.get("tokenizer.ggml.add_bos_token", kind == "llama")),
+        )
+
+    @classmethod
+    def from_folder(cls, path: Path | str) -> Tokenizer:
+        """Read tokenizer.json and tokenizer_config.json of a checkpoint folder.
+
+        Raises:
+            ModelError: when one is missing or damaged.
+        """
+        folder = Path(path)
+        if not (folder / "tokenizer.json").is_file():
+            raise ModelError(f"{folder / 'tokenizer.json'} does not exist; a checkpoint folder has one")
+        engine = Engine.from_file(str(folder / "tokenizer.json"))
+        config = read_json(folder / "tokenizer_config.json")
+        template, separate = config.get("chat_template"), folder / "chat_template.jinja"
+        if template is None and separate.is_file():
+            template = separate.read_text(encoding="utf-8")
+
+        def token(key: str) -> int | None:
+            named = config.get(key)
+            text = named["content"] if isinstance(named, dict) else named
+            return None if text is None else engine.token_to_id(text)
+
+        bos = token("bos_token")
+        first = engine.encode("", add_special_tokens=True).ids[:1]
+        return cls(engine, bos, token("eos_token"), template, bos is not None and first == [bos])
+
+
+def _byte_pairs(metadata: Mapping[str, Any]) -> Engine:
+    pre = metadata.get("tokenizer.ggml.pre", "default")
+    if pre not in PRE:
+        raise ModelError(f"the pre-tokenizer {pre!r} is not supported; {', '.join(PRE)} are")
+    tokens = {text: i for i, text in enumerate(metadata["tokenizer.ggml.tokens"])}
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    engine = Engine(models.BPE(vocab=tokens, merges=merges, ignore_merges=pre == "llama-bpe"))
+    if pre == "qwen2":
+        engine.normalizer = normalizers.NFC()
+    engine.pre_tokenizer = PRE[pre]
+    engine.decoder = decoders.ByteLevel()
+    return engine
+
+
+def _sentence_pieces(metadata: Mapping[str, Any]) -> Engine:
+    """SentencePiece's byte pairs: a merge is as good as the score of the piece that it makes."""
+    pieces = {text: i for i, text in enumerate(metadata["tokenizer.ggml.tokens"])}
+    scores = metadata["tokenizer.ggml.scores"]
+    ranked = []
+    for text, i in pieces.items():
+        for cut in range(1, len(text)):
+            left, right = text[:cut], text[cut:]
+            if left in pieces and right in pieces:
+                ranked.append((-scores[i], i, pieces[left], pieces[right], (left, right)))
+    merges = [entry[-1] for entry in sorted(ranked)]
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
+    word = metadata["tokenizer.ggml.tokens"][unknown]
+    engine = Engine(models.BPE(vocab=pieces, merges=merges, unk_token=word, fuse_unk=True, byte_fallback=True))
+    space: list[normalizers.Normalizer] = [normalizers.Replace(" ", "\u2581")]
+    if metadata.get("tokenizer.ggml.add_space_prefix", True):
+        space.insert(0, normalizers.Prepend("\u2581"))
+    engine.normalizer = normalizers.Sequence(space)
+    engine.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return engine
