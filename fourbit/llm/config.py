@@ -86,9 +86,11 @@ class LlmConfig:
             ModelError: for an architecture or a kind of RoPE scaling that is not supported, or a missing entry.
         """
         try:
-            return cls._from_hf(config)
+            return _plausible(cls._from_hf(config))
         except KeyError as error:
             raise ModelError(f"config.json has no entry {error.args[0]!r}") from None
+        except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            raise ModelError(f"config.json has an entry of a wrong kind ({error})") from None
 
     @classmethod
     def _from_hf(cls, config: Mapping[str, Any]) -> LlmConfig:
@@ -119,8 +121,15 @@ class LlmConfig:
         """Read a GGUF file's metadata; `names` are its tensors, which tell whether the head is tied and has biases.
 
         Raises:
-            ModelError: for an architecture that is not supported, or a missing key.
+            ModelError: for an architecture that is not supported, or a missing or damaged value.
         """
+        try:
+            return _plausible(cls._from_gguf(fields, names))
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ModelError(f"the GGUF metadata has a value of a wrong kind ({error})") from None
+
+    @classmethod
+    def _from_gguf(cls, fields: Mapping[str, Any], names: frozenset[str]) -> LlmConfig:
         architecture = fields.get("general.architecture", "none")
         if architecture not in ARCHITECTURES:
             raise ModelError(f"architecture {architecture!r} is not supported; {', '.join(ARCHITECTURES)} are")
@@ -150,6 +159,17 @@ class LlmConfig:
             qkv_bias="blk.0.attn_q.bias" in names,
             context=value("context_length"),
         )
+
+
+def _plausible(config: LlmConfig) -> LlmConfig:
+    """Return what a file says, or raise a ModelError: a damaged one names any size, and memory is asked for it."""
+    for name in ("layers", "width", "ff", "heads", "kv_heads", "head_width", "vocabulary", "context"):
+        size, most = getattr(config, name), 1000 if name == "layers" else 2**30
+        if not isinstance(size, int) or not 0 < size <= most:
+            raise ModelError(f"the model's {name} is {size!r:.40}, and has to be a whole number from 1 to {most}")
+    if not (0 < config.rope_theta < math.inf and 0 <= config.norm_eps < math.inf):
+        raise ModelError(f"RoPE's base {config.rope_theta} or RMSNorm's epsilon {config.norm_eps} is not positive")
+    return config
 
 
 def _refuse_other_layers(config: Mapping[str, Any]) -> None:

@@ -33,9 +33,9 @@ class Interval:
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
         mean, n = statistics.fmean(values), len(values)
-        if n < 2:
+        if n < 2 or not math.isfinite(mean):  # a broken model's figures are infinite, or no numbers
             return cls(mean, -math.inf, math.inf)
-        reach = T_QUANTILES[min(n, len(T_QUANTILES)) - 1] * statistics.stdev(values) / math.sqrt(n)
+        reach = T_QUANTILES[min(n - 1, max(T_QUANTILES))] * statistics.stdev(values) / math.sqrt(n)
         return cls(mean, mean - reach, mean + reach)
 
 
@@ -112,7 +112,7 @@ class Reference:
         start = time.perf_counter()
         rows = [self._window(model, i) for i in range(len(self.tokens))]
         kl, same, nll = (Interval.of([row[j] for row in rows]) for j in range(3))
-        perplexity = Interval(math.exp(nll.mean), math.exp(nll.low), math.exp(nll.high) if nll.high < 700 else math.inf)
+        perplexity = Interval(_exp(nll.mean), _exp(nll.low), _exp(nll.high))
         scored = self.tokens[:, 1:].numel()
         return Judgement(kl, same, perplexity, scored, time.perf_counter() - start)
 
@@ -125,3 +125,8 @@ class Reference:
         same = (wanted.argmax(-1) == given.argmax(-1)).double()
         nll = -given.gather(1, row[1:, None]).double()
         return float(divergence.mean()), float(same.mean()), float(nll.mean())
+
+
+def _exp(x: float) -> float:
+    """e^x, infinite where it is too large for a float."""
+    return math.inf if x > 700 else math.exp(x)

@@ -112,6 +112,13 @@ class _Reader(gguf.GGUFReader):
     def data(self, mapped: np.ndarray[Any, Any]) -> None:
         self._plain = np.asarray(mapped)
 
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> np.ndarray[Any, Any]:
+        """Read numbers, and stop where the file ends: the package goes on with empty ones, up to 2^64 of them."""
+        found: np.ndarray[Any, Any] = super()._get(offset, dtype, count, override_order)
+        if len(found) < count:
+            raise ValueError("it ends early")
+        return found
+
 
 def _open(path: Path) -> gguf.GGUFReader:
     try:
@@ -138,7 +145,11 @@ class _Metadata(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._values:
-            self._values[key] = self._fields[key].contents()
+            field = self._fields[key]
+            try:
+                self._values[key] = field.contents()
+            except (ValueError, IndexError) as error:  # a text that is no UTF-8, an array of no type
+                raise ModelError(f"the metadata's {key} is damaged ({error}); fetch the file again") from None
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:

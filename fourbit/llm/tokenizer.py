@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Engine
 from fourbit.errors import ModelError
 from fourbit.llm.folder import read_json
 
-_CONTROL, _USER = 3, 4  # tokenizer.ggml.token_type: never in text, and taken whole where it stands in text
+_UNKNOWN, _CONTROL, _USER = 2, 3, 4  # tokenizer.ggml.token_type of pieces taken whole where they stand in text
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,9 +29,16 @@ def _split(digits: str) -> Any:
     return pre_tokenizers.Sequence([pre_tokenizers.Split(pattern, "isolated"), _BYTES])
 
 
+def _llama_cpp_default() -> Any:
+    """How llama.cpp cuts for a file that names no pre-tokenizer: four patterns, one after another."""
+    gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+    patterns = (r"[\p{P}\$\+<=>\^~\|]+", gpt2, r"\p{N}+", "[0-9][0-9][0-9]")
+    return pre_tokenizers.Sequence([*(pre_tokenizers.Split(Regex(p), "isolated") for p in patterns), _BYTES])
+
+
 # tokenizer.ggml.pre: how text is cut before byte pairs are merged (llama.cpp, src/llama-vocab.cpp)
 PRE: dict[str, Any] = {
-    "default": _GPT2,
+    "default": _llama_cpp_default(),
     "gpt-2": _GPT2,
     "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _GPT2]),
     "qwen2": _split(r"\p{N}"),
@@ -78,13 +85,13 @@ class Tokenizer:
         extensions = ["jinja2.ext.loopcontrols"]
         shelf = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
         shelf.globals |= {"raise_exception": refuse, "strftime_now": datetime.datetime.now().strftime}
-        shelf.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        shelf.filters["tojson"] = lambda value, **options: json.dumps(value, **{"ensure_ascii": False, **options})
         names = {"bos_token": self._text(self.bos), "eos_token": self._text(self.eos)}
         try:
             return shelf.from_string(self.template).render(
                 messages=list(messages), add_generation_prompt=answer, tools=None, **names
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is the file's own program, and can fail in any way
             raise ModelError(f"the model's chat template refuses these messages: {error}") from None
 
     def _text(self, token: int | None) -> str:
@@ -95,8 +102,19 @@ class Tokenizer:
         """Build the tokenizer that a GGUF file's metadata describe.
 
         Raises:
-            ModelError: for a kind of vocabulary or pre-tokenizer that is not supported.
+            ModelError: for a kind of vocabulary or pre-tokenizer that is not supported, or damaged metadata.
         """
+        try:
+            return cls._from_gguf(metadata)
+        except ModelError:
+            raise
+        except KeyError as error:
+            raise ModelError(f"the GGUF metadata has no {error.args[0]}; the file has no whole tokenizer") from None
+        except Exception as error:  # `tokenizers` raises no narrower class
+            raise ModelError(f"the tokenizer in the GGUF metadata is damaged ({error}); fetch the file again") from None
+
+    @classmethod
+    def _from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
         kind = metadata.get("tokenizer.ggml.model", "none")
         if kind not in ("gpt2", "llama"):
             raise ModelError(f"a tokenizer of kind {kind!r} is not supported; 'gpt2' and 'llama' are")
@@ -104,8 +122,8 @@ class Tokenizer:
         special: list[AddedToken] = []
         whole: list[AddedToken] = []
         for text, sort in zip(metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"], strict=True):
-            if sort in (_CONTROL, _USER):
-                (special if sort == _CONTROL else whole).append(AddedToken(text, normalized=False))
+            if sort in (_UNKNOWN, _CONTROL, _USER):
+                (whole if sort == _USER else special).append(AddedToken(text, normalized=False))
         engine.add_tokens(whole)
         engine.add_special_tokens(special)
         return cls(
@@ -126,7 +144,10 @@ class Tokenizer:
         folder = Path(path)
         if not (folder / "tokenizer.json").is_file():
             raise ModelError(f"{folder / 'tokenizer.json'} does not exist; a checkpoint folder has one")
-        engine = Engine.from_file(str(folder / "tokenizer.json"))
+        try:
+            engine = Engine.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # `tokenizers` raises no narrower class
+            raise ModelError(f"{folder / 'tokenizer.json'} cannot be read ({error}); fetch it again") from None
         config = read_json(folder / "tokenizer_config.json")
         template, separate = config.get("chat_template"), folder / "chat_template.jinja"
         if template is None and separate.is_file():
@@ -171,10 +192,10 @@ def _sentence_pieces(metadata: Mapping[str, Any]) -> Engine:
     word = metadata["tokenizer.ggml.tokens"][unknown]
     engine = Engine(models.BPE(vocab=pieces, merges=merges, unk_token=word, fuse_unk=True, byte_fallback=True))
     space: list[normalizers.Normalizer] = [normalizers.Replace(" ", "\u2581")]
+    back: list[decoders.Decoder] = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
     if metadata.get("tokenizer.ggml.add_space_prefix", True):
         space.insert(0, normalizers.Prepend("\u2581"))
+        back.append(decoders.Strip(" ", 1, 0))
     engine.normalizer = normalizers.Sequence(space)
-    engine.decoder = decoders.Sequence(
-        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )
+    engine.decoder = decoders.Sequence(back)
     return engine
