@@ -30,6 +30,7 @@ LABS = {  # and the chapters that prepare for each
     "01-pruning": ("01-pruning",),
     "02-quantization": ("02-quantization",),
     "03-distillation": ("03-distillation",),
+    "04-llm-quantization": ("04-outliers", "05-four-bits"),
 }
 NOTES = tuple(chapter for chapters in LABS.values() for chapter in chapters)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import _distillation
+import _four_bits
+import _outliers
 import _quantization
 import torch
 
@@ -22,7 +24,7 @@ N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 def values() -> dict[str, str]:
     """Return {key: text} for the marks ``<!--=key-->`` behind numbers."""
     own = network() | statistics_of_medians() | rooflines() | energies() | decoding() | sparse() | measured()
-    return own | _quantization.numbers() | _distillation.numbers()
+    return own | _quantization.numbers() | _distillation.numbers() | _outliers.numbers() | _four_bits.numbers()
 
 
 def network() -> dict[str, str]:
