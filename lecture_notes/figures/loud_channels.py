@@ -19,11 +19,11 @@ def draw() -> Figure:
                 axes.plot(layer, ratio, shape, color=COLORS.get(channel, "C6"), ms=4 if channel in COLORS else 2.5)
         axes.set_title(title)
         axes.set_xlabel("layer")
+        axes.set_ylabel("mean |x| of a channel, median channel is 1")
     panels[0].set_yscale("log")
     panels[0].set_ylim(1.8, 130)
     panels[0].set_yticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
     panels[0].minorticks_off()
-    panels[0].set_ylabel("mean |x| of a channel, median channel is 1")
     texts = ((247, 13, 105), (17, 26.5, 50), (260, 4.5, 37), (507, 1, 72), (308, 9, 12.3), (14, 19, 14.4))
     for channel, x, y in texts:
         panels[0].text(

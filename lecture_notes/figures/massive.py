@@ -26,5 +26,6 @@ def draw() -> Figure:
     shares = [100 * row["attention"] for row in rows]
     bottom.bar([i - 0.5 for i in layers], shares, color="C1", width=0.7)  # a layer reads what the one before wrote
     bottom.set_ylabel("attention to the\nfirst token, %")
+    top.set_xlabel("layer")
     bottom.set_xlabel("layer")
     return figure

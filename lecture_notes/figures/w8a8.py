@@ -34,5 +34,6 @@ def draw() -> Figure:
     axes.set_xlim(0.002, 2)
     axes.set_xticks([0.003, 0.01, 0.03, 0.1, 0.3, 1], ["0.003", "0.01", "0.03", "0.1", "0.3", "1"])
     axes.minorticks_off()
+    axes.set_ylabel("what is rounded")
     axes.set_xlabel("divergence from the reference, nats per token")
     return figure
