@@ -11,7 +11,7 @@ FAMILIES = (  # method, color, (bits, groups) along one line, more about the row
     ("GPTQ", "C2", ((3, (64,)), (4, (64,))), {"tokens": 16384, "damp": 0.1}),
 )
 SINGLE = (  # method, color, group, what the figure calls it, place of the text in points
-    ("keep 1 %, activation", "C6", 3, 128, "3 bits, loudest\n1 % kept", (12, -62), "center"),
+    ("keep 1 %, activation", "C6", 3, 128, "3 bits, loudest\n1 % kept", (-2, -44), "center"),
     ("NF4, double", "C3", 4, 64, "NF4, double", (-6, -13), "right"),
     ("NF4", "C3", 4, 64, "NF4", (5, -11), "left"),
     ("even, 15", "C3", 4, 64, "15 even\nlevels", (5, 0), "left"),
