@@ -185,7 +185,7 @@ def other_levels(data: Data) -> dict[str, str]:
     largest = data["levels"]["largest, standard deviations of the block"]
     p = 1 - (1 / 32 + 1 / 30) / 2
     found |= {"l.largest": f"{largest:.1f}", "l.end": f"{statistics.NormalDist().inv_cdf(p):.2f}", "l.p": f"{p:.4f}"}
-    found |= {f"l.level.{i}": f"{v:.3f}" for i, v in enumerate(data["levels"]["levels"]["NF4"])}
+    found |= {f"l.level.{i}": f"{v:.3f}".replace("-", "−") for i, v in enumerate(data["levels"]["levels"]["NF4"])}
     values = data["levels"]["values"]
     found["v.correlation"] = f"{statistics.median(r['correlation of logarithms'] for r in values):.2f}".replace(
         "-", "−"

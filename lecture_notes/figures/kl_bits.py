@@ -11,7 +11,7 @@ FAMILIES = (  # method, color, (bits, groups) along one line, more about the row
     ("GPTQ", "C2", ((3, (64,)), (4, (64,))), {"tokens": 16384, "damp": 0.1}),
 )
 SINGLE = (  # method, color, group, what the figure calls it, place of the text in points
-    ("keep 1 %, activation", "C6", 3, 128, "3 bits, loudest\n1 % kept", (-2, -44), "center"),
+    ("keep 1 %, activation", "C6", 3, 128, "3 bits, loudest\n1 % kept", (8, -44), "center"),
     ("NF4, double", "C3", 4, 64, "NF4, double", (-6, -13), "right"),
     ("NF4", "C3", 4, 64, "NF4", (5, -11), "left"),
     ("even, 15", "C3", 4, 64, "15 even\nlevels", (5, 0), "left"),
@@ -67,7 +67,7 @@ def finish(top: Axes, bottom: Axes, reference: float) -> None:
     top.text(6.3, 0.024, "round to nearest", color="C0", ha="right")
     top.text(3.28, 0.62, "AWQ", color="C1", ha="right")
     top.text(4.41, 0.165, "GPTQ", color="C2", ha="left", va="center")
-    top.text(4.5, 0.34, "Q4_0", color="C4", ha="center", va="center")
+    top.text(4.53, 0.34, "Q4_0", color="C4", va="center")
     bottom.axhline(reference, color="C6", lw=1.2, ls="--")
     bottom.text(6.45, reference * 0.97, "reference", color="C6", ha="right", va="top")
     top.set_ylabel("divergence from the reference, nats per token")
