@@ -47,5 +47,13 @@ def test_the_class_has_as_many_students_as_it_says(readme):
 
 
 def test_every_lab_has_its_row(root, readme):
-    for lab in (root / "labs").iterdir():
-        assert f"](lecture_notes/{lab.name}.md)" in readme
+    """A row begins with the lab's number, and the chapters that it names send their reader to that lab."""
+    rows = re.findall(r"^\| \[?(\d\d) [^|]*\|", readme, re.MULTILINE)
+    labs = {lab.name[:2]: lab.name for lab in (root / "labs").iterdir()}
+    assert rows == sorted(labs)
+    for row in re.findall(r"^\| \[?\d\d [^|]*\|", readme, re.MULTILINE):
+        chapters = re.findall(r"\]\((lecture_notes/[^)]+\.md)\)", row)
+        assert chapters, row
+        lab = labs[re.search(r"\d\d", row).group()]
+        for chapter in chapters:
+            assert f"../labs/{lab}/{lab}.ipynb" in (root / chapter).read_text(encoding="utf-8"), (row, chapter)
