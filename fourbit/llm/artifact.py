@@ -140,16 +140,26 @@ class ArtifactFile:
         Raises:
             ModelError: when parts are missing or of other shapes.
         """
+        found = self.packed(name)
+        if found is not None:
+            rows, columns = self.config.shapes()[name]
+            found["codes"] = unpack(found["codes"], self.bits, columns)
+            _refuse_other_shapes(f"{self.path}: {name}", found, (rows, columns), self.group)
+        return found
+
+    def packed(self, name: str) -> dict[str, Tensor] | None:
+        """Return the parts of a matrix as the file has them, views of its mapped bytes: codes as :func:`pack` packs.
+
+        Raises:
+            ModelError: when parts are missing, or the codes have another shape.
+        """
         if f"{name}.codes" not in self._stored:
             return None
         rows, columns = self.config.shapes()[name]
         data = self._stored_tensor(f"{name}.codes")
         if data.shape != (rows, -(-columns * self.bits // 8)) or data.dtype != torch.uint8:
             raise ModelError(f"{self.path}: the codes of {name} have shape {tuple(data.shape)}; save the file again")
-        found = {part: self._stored_tensor(f"{name}.{part}") for part in ("scale", "zero")}
-        found["codes"] = unpack(data, self.bits, columns)
-        _refuse_other_shapes(f"{self.path}: {name}", found, (rows, columns), self.group)
-        return found
+        return {"codes": data} | {part: self._stored_tensor(f"{name}.{part}") for part in ("scale", "zero")}
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, float32.

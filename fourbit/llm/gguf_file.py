@@ -75,7 +75,16 @@ class GgufFile:
         return list(self.config.shapes())
 
     def packed(self, name: str) -> Packed:
-        """Return a tensor as it is stored.
+        """Return a tensor in its stored type, its rows in Hugging Face's order.
+
+        Raises:
+            ModelError: as :meth:`stored` does.
+        """
+        packed, heads = self.stored(name), rotated_heads(self.config, name)
+        return replace(packed, data=_moved(packed.data, heads, apart=True)) if heads else packed
+
+    def stored(self, name: str) -> Packed:
+        """Return a tensor as the file has it, a view of its mapped bytes.
 
         Raises:
             ModelError: when it is missing, of another shape, or of a type that is not supported.
@@ -89,8 +98,7 @@ class GgufFile:
             raise ModelError(f"{self.path}: {gguf_name(name)} is of type {kind.name}; supported are {known}")
         if shape != wanted:
             raise ModelError(f"{self.path}: {gguf_name(name)} has shape {shape}; the metadata ask for {wanted}")
-        heads = rotated_heads(self.config, name)
-        return Packed(kind, shape, _moved(stored.data, heads, apart=True) if heads else stored.data)
+        return Packed(kind, shape, stored.data)
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, float32, of the shape that `config.shapes()` gives.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class Tokenizer:
         """Return the text of tokens; control tokens are left out unless `special`."""
         text: str = self._engine.decode(list(tokens), skip_special_tokens=not special)
         return text
+
+    def stream(self) -> Callable[[int], str]:
+        """Return a function that takes a text's tokens one by one and returns what each adds, whole characters only."""
+        steps = decoders.DecodeStream(skip_special_tokens=True)
+        return lambda token: steps.step(self._engine, token) or ""
 
     def __len__(self) -> int:
         size: int = self._engine.get_vocab_size()
