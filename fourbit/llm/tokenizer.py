@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as Engine
 from fourbit.errors import ModelError
 from fourbit.llm.folder import read_json
 
+_LONGEST_WAIT = 16  # tokens with a part of a character at their end, in a row; more are no UTF-8
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # tokenizer.ggml.token_type of pieces taken whole where they stand in text
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -65,9 +66,12 @@ class Tokenizer:
         return text
 
     def stream(self) -> Callable[[int], str]:
-        """Return a function that takes a text's tokens one by one and returns what each adds, whole characters only."""
-        steps = decoders.DecodeStream(skip_special_tokens=True)
-        return lambda token: steps.step(self._engine, token) or ""
+        """Return a function that takes a text's tokens one by one and returns what each adds, whole characters only.
+
+        Together that is the text of :meth:`decode` if the tokens' bytes are UTF-8. Bytes that never make a character
+        come out as U+FFFD, some tokens late; half a character at the very end is left out.
+        """
+        return _TextStream(self.decode)
 
     def __len__(self) -> int:
         size: int = self._engine.get_vocab_size()
@@ -166,6 +170,28 @@ class Tokenizer:
         bos = token("bos_token")
         first = engine.encode("", add_special_tokens=True).ids[:1]
         return cls(engine, bos, token("eos_token"), template, bos is not None and first == [bos])
+
+
+class _TextStream:
+    """Decodes each token together with those just before it, for its spaces and for characters of several tokens.
+
+    Of `tokens`, those before `start` are not needed any more, and the text of those before `shown` is out.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._start = self._shown = 0
+
+    def __call__(self, token: int) -> str:
+        self._tokens.append(token)
+        before = self._decode(self._tokens[self._start : self._shown])
+        text = self._decode(self._tokens[self._start :])
+        unfinished = text.endswith("\ufffd") and len(self._tokens) - self._shown < _LONGEST_WAIT
+        if unfinished or len(text) <= len(before):
+            return ""
+        self._start, self._shown = self._shown, len(self._tokens)
+        return text[len(before) :]
 
 
 def _byte_pairs(metadata: Mapping[str, Any]) -> Engine:
