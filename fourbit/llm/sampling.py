@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fourbit.errors import ModelError
 
-_HEAD = 1024  # tokens that are nearly always enough for top-p; sorting a vocabulary of 150,000 takes longer than a layer
+_HEAD = 1024  # tokens that nearly always suffice for top-p; to sort a vocabulary of 150,000 takes longer than a layer
 _HOTTEST = 10.0
 _COLDEST = 1e-6  # below it, differences of logits no longer fit into float32: the same as greedy
 _PENALIZED = 64  # of the last tokens
@@ -50,9 +50,8 @@ class Sampling:
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p", "min_p", "repetition"):
             _refuse(not _is_number(getattr(self, name), float), name, getattr(self, name), "is a number")
-        for name in ("top_k", "seed"):
-            value = getattr(self, name)
-            _refuse(not (name == "seed" and value is None or _is_number(value, int)), name, value, "is a whole number")
+        for name, value in (("top_k", self.top_k), ("seed", 0 if self.seed is None else self.seed)):
+            _refuse(not _is_number(value, int), name, value, "is a whole number")
         _refuse(
             not 0 <= self.temperature <= _HOTTEST, "temperature", self.temperature,
             f"lies from 0 (greedy) to {_HOTTEST:g}",
