@@ -110,7 +110,8 @@ def _options(plan: Plan, device: Device) -> Iterator[Option]:
         kept = gpu_layers(plan, device.memory)
         if kept >= 0:
             moved = replace(plan, weights=plan.weights - (plan.config.layers - kept - 1) * plan.layer)
-            yield Option(f"{kept} of {plan.config.layers} layers on the GPU, the others from the computer's memory", moved)
+            text = f"{kept} of {plan.config.layers} layers on the GPU, the others from the computer's memory"
+            yield Option(text, moved)
     if plan.form != NF4:
         yield from _smaller_form(plan, device)
     yield from _smaller_model(plan, device)

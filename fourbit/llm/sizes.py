@@ -32,7 +32,7 @@ def tensor_bytes(shape: tuple[int, ...], kind: str) -> int:
         raise ModelError(f"{kind!r} is no kind of tensor; there are {', '.join(BLOCKS)}")
     block, size = BLOCKS[kind]
     if shape[-1] % block:
-        raise ModelError(f"rows of {shape[-1]} weights are no multiple of {kind}'s block of {block}; choose Q8_0 or F16")
+        raise ModelError(f"rows of {shape[-1]} weights are no multiple of {kind}'s block of {block}; choose F16")
     return math.prod(shape) // block * size
 
 
@@ -61,8 +61,8 @@ def cache_row_bytes(config: LlmConfig, kv: str = "f16") -> int:
 def stored_kinds(config: LlmConfig, form: str) -> dict[str, str]:
     """Return {name: kind} of a model's tensors in a GGUF file of a format; vectors are F32.
 
-    As llama.cpp stores them: in files of 4 bits the head, or the embeddings that are one, has 6 bits (8 where rows are no
-    multiple of 256); Q4_K_M gives 6 bits to half of the value and down projections.
+    As llama.cpp stores them: in files of 4 bits the head, or the embeddings that are one, has 6 bits (8 where rows are
+    no multiple of 256); Q4_K_M gives 6 bits to half of the value and down projections.
 
     Raises:
         ModelError: for a format that is not one of `FORMATS`, or is no GGUF format.
@@ -80,5 +80,5 @@ def stored_kinds(config: LlmConfig, form: str) -> dict[str, str]:
 
 
 def _more_bits(layer: int, layers: int) -> bool:
-    """Tell whether Q4_K_M spends more on a layer: the first and last eighth, and every third between (llama-quant.cpp)."""
+    """Tell whether Q4_K_M spends more on a layer: the outer eighths, and every third between (llama-quant.cpp)."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
