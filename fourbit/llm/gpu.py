@@ -15,6 +15,7 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
+from bitsandbytes.nn import Linear4bit
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -62,6 +63,7 @@ class GpuEngine:
     Attributes:
         plan: what was said of its memory before it was loaded.
         layers_on_gpu: the layers that stay on the device.
+        bytes_on_gpu, bytes_in_memory: of the weights, as they were loaded; `weight_bytes` of both.
     """
 
     def __init__(
@@ -70,6 +72,11 @@ class GpuEngine:
         self.config, self.tokenizer, self.plan, self.layers_on_gpu = config, tokenizer, plan, layers_on_gpu
         self.context, self.path = plan.context, Path(plan.name)
         self._model, self._device = model.requires_grad_(False).eval(), device
+        for module in model.modules():
+            if isinstance(module, Linear4bit):  # some CPUs would pack it anew, and where it was put is lost then
+                module.support_avx512bf16_for_cpu = False
+        self.bytes_on_gpu, self.bytes_in_memory = held_bytes(model)
+        self.weight_bytes = self.bytes_on_gpu + self.bytes_in_memory
         self._slabs = [_Slab(config, plan.context, device, model.dtype) for _ in range(config.layers)]
         self._cache = Cache(layers=list(self._slabs))
         # transformers 5.24 gave the argument another name.
@@ -116,11 +123,6 @@ class GpuEngine:
     def length(self) -> int:
         """Tokens in the cache."""
         return self._slabs[0].length
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all weights, on the device and off it."""
-        return sum(held_bytes(self._model))
 
     @property
     def cache_bytes(self) -> int:

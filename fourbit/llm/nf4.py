@@ -172,7 +172,6 @@ def _point(linear: Any, codes: Tensor, scales: Tensor) -> None:
         bnb_quantized=True, module=linear,
     )  # fmt: skip
     linear.quant_state = state
-    linear.support_avx512bf16_for_cpu = False  # on a CPU: would pack the matrix in another way, and keep that
 
 
 def held_bytes(model: nn.Module) -> tuple[int, int]:
@@ -183,7 +182,9 @@ def held_bytes(model: nn.Module) -> tuple[int, int]:
         tensors.append(parameter.data)
         state = getattr(parameter, "quant_state", None)
         if state is not None:
-            tensors += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
+            tensors += [state.absmax, state.code, state.offset]
+            if state.nested:  # on some CPUs the first product packs a matrix anew, with its scales in 16 bits
+                tensors += [state.state2.absmax, state.state2.code]
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     homes = [vars(module)["home"] for module in model.modules() if "home" in vars(module)]
     return sum(storages.values()), sum(int(home.nbytes) for home in homes)
