@@ -159,7 +159,11 @@ class ArtifactFile:
         data = self._stored_tensor(f"{name}.codes")
         if data.shape != (rows, -(-columns * self.bits // 8)) or data.dtype != torch.uint8:
             raise ModelError(f"{self.path}: the codes of {name} have shape {tuple(data.shape)}; save the file again")
-        return {"codes": data} | {part: self._stored_tensor(f"{name}.{part}") for part in ("scale", "zero")}
+        found = {part: self._stored_tensor(f"{name}.{part}") for part in ("scale", "zero")}
+        for part, dtype in (("scale", torch.float16), ("zero", torch.uint8)):
+            if found[part].shape != (rows, -(-columns // self.group)) or found[part].dtype != dtype:
+                raise ModelError(f"{self.path}: {name} has {part} of another shape or type; save the file again")
+        return {"codes": data} | found
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor, float32.

@@ -22,6 +22,18 @@ _COLDEST = 1e-6  # below it, differences of logits no longer fit into float32: t
 _PENALIZED = 64  # of the last tokens
 
 
+def _is_number(value: object, kind: type[int] | type[float]) -> bool:
+    """Tell whether a value is an int, or for float any finite number; True and False are neither."""
+    if isinstance(value, bool) or not isinstance(value, int | kind):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:
+    if wrong:
+        raise ModelError(f"{name} is {value!r:.40}; it {allowed}")
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a token is chosen. Temperature 0 is greedy: the first of the most likely tokens.
@@ -126,15 +138,3 @@ def _penalized(logits: Tensor, penalty: float, before: Sequence[int]) -> Tensor:
     changed = logits.clone()
     changed[seen] = torch.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
     return changed
-
-
-def _is_number(value: object, kind: type[int] | type[float]) -> bool:
-    """Tell whether a value is an int, or for float any finite number; True and False are neither."""
-    if isinstance(value, bool) or not isinstance(value, int | kind):
-        return False
-    return isinstance(value, int) or math.isfinite(value)
-
-
-def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:
-    if wrong:
-        raise ModelError(f"{name} is {value!r:.40}; it {allowed}")

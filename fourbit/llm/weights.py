@@ -1,27 +1,29 @@
 """A model's weights as its file stores them: matrices that the kernels read in place, vectors in float32.
 
-Nothing is decoded and nothing copied: a matrix is a view of the mapped file, so that a 4-bit model takes its file's
-size in memory and pages come in as they are used. The exceptions (formats without a kernel) are named in `notes`.
+A matrix is a view of the mapped file: nothing is decoded and nothing copied, so that a 4-bit model takes its file's
+size in memory and pages come in as they are used. What no kernel reads, and checkpoint folders, are held as float16
+or float32; `notes` names them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import numpy as np
 from torch import Tensor
 
 from fourbit import kernels
-from fourbit.errors import ModelError
 from fourbit.kernels import Matrix
 from fourbit.llm.artifact import ArtifactFile
 from fourbit.llm.config import LlmConfig
+from fourbit.llm.folder import CheckpointFolder
 from fourbit.llm.gguf_file import GgufFile
 from fourbit.llm.registry import MODELS, locate
 from fourbit.llm.tokenizer import Tokenizer
+
+_HALF_STEP = 2.0**-25  # of the smallest float16 above 0
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class LayerWeights:
     input_gain: Tensor
     qkv: tuple[Matrix, Matrix, Matrix]
     biases: tuple[Tensor, Tensor, Tensor] | None
-    output: Matrix
+    output: tuple[Matrix]
     post_gain: Tensor
     gate_up: tuple[Matrix, Matrix]
-    down: Matrix
+    down: tuple[Matrix]
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,15 @@ class Weights:
     embeddings: Matrix
     layers: tuple[LayerWeights, ...]
     gain: Tensor
-    head: Matrix
+    head: tuple[Matrix]
     paired: bool
     notes: tuple[str, ...]
 
     def matrices(self) -> list[Matrix]:
         """Return all matrices, each once."""
-        found = {id(self.embeddings): self.embeddings, id(self.head): self.head}
+        found = {id(self.embeddings): self.embeddings, id(self.head[0]): self.head[0]}
         for layer in self.layers:
-            found |= {id(m): m for m in (*layer.qkv, layer.output, *layer.gate_up, layer.down)}
+            found |= {id(m): m for m in (*layer.qkv, *layer.output, *layer.gate_up, *layer.down)}
         return list(found.values())
 
     @property
@@ -65,94 +67,95 @@ class Weights:
 
 
 def open_weights(name: str | Path) -> Weights:
-    """Open a model by its registry name, a GGUF file, or an artifact of lab 04.
+    """Open a model by its registry name, a GGUF file, an artifact of lab 04, or a checkpoint folder.
 
     Raises:
-        ModelError: when it is not there, damaged, or of a kind that is run by `fourbit.llm.load` only.
+        ModelError: when it is not there (the message has the command that fetches it), damaged, or not supported.
     """
     registered = isinstance(name, str) and name.lower() in {model.name for model in MODELS}
     path = Path(name) if Path(name).exists() and not registered else locate(str(name))
     if path.is_dir():
-        raise ModelError(
-            f"{path} is a checkpoint folder; the engine runs GGUF files and lab 04's artifacts "
-            "(`save_artifact` makes one from it)"
-        )
-    source = _Artifact(path) if path.suffix == ".safetensors" else _Gguf(path)
-    return _assemble(path, source)
+        return _assemble(path, _Folder(path))
+    return _assemble(path, _Artifact(path) if path.suffix == ".safetensors" else _Gguf(path))
 
 
-@dataclass
+class _Source(Protocol):
+    config: LlmConfig
+    paired: bool
+    notes: list[str]
+
+    def tokenizer(self) -> Tokenizer: ...
+    def vector(self, name: str) -> Tensor: ...
+    def matrix(self, name: str) -> Matrix: ...
+
+
 class _Gguf:
-    path: Path
-    notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.file = GgufFile(self.path)
-        self.config, self.paired = self.file.config, self.file.config.architecture != "qwen2"
+    def __init__(self, path: Path) -> None:
+        self._file, self.notes = GgufFile(path), list[str]()
+        self.config, self.paired = self._file.config, self._file.config.architecture != "qwen2"
 
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_gguf(self.file.metadata)
+        return Tokenizer.from_gguf(self._file.metadata)
 
     def vector(self, name: str) -> Tensor:
-        return self.file.stored(name).decoded()
+        return self._file.stored(name).decoded()
 
     def matrix(self, name: str) -> Matrix:
-        packed = self.file.stored(name)
-        rows, columns = packed.shape
+        packed = self._file.stored(name)
         if packed.kind.name in kernels.KINDS:
-            data = packed.data.view(np.uint8).reshape(rows, -1)
-            return Matrix(packed.kind.name, rows, columns, data)
-        self.notes.append(f"{name} is stored as {packed.kind.name}, for which there is no kernel: held as float16")
-        return _half(packed.decoded())
+            return Matrix.from_packed(packed)
+        matrix = _plain(packed.decoded())
+        self.notes.append(f"{name} is {packed.kind.name}, which no kernel reads: held as {matrix.kind}")
+        return matrix
 
 
-@dataclass
 class _Artifact:
-    path: Path
-    notes: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.file = ArtifactFile(self.path)
-        self.config, self.paired = self.file.config, False
+    def __init__(self, path: Path) -> None:
+        self._file, self.notes = ArtifactFile(path), list[str]()
+        self.config, self.paired = self._file.config, False
 
     def tokenizer(self) -> Tokenizer:
-        return self.file.tokenizer()
+        return self._file.tokenizer()
 
     def vector(self, name: str) -> Tensor:
-        return self.file.tensor(name)
+        return self._file.tensor(name)
 
     def matrix(self, name: str) -> Matrix:
+        parts = self._file.packed(name)
+        if parts is None:
+            return _plain(self._file.tensor(name))
         rows, columns = self.config.shapes()[name]
-        packed = self.file.packed(name)
-        if packed is None:
-            return _half(self.file.tensor(name))
-        bits, group = self.file.bits, self.file.group
-        if group % 32:
-            self.notes.append(f"{name} has groups of {group}, no multiple of the kernels' 32: held as float16")
-            return _half(self.file.tensor(name))
-        codes = packed["codes"]
-        if bits not in (4, 8):
-            self.notes.append(f"{name} has codes of {bits} bits, for which there is no kernel: held in 8 bits each")
-            quantized = self.file.quantized(name)
-            assert quantized is not None
-            codes = quantized["codes"]
-        parts: dict[str, Any] = {"scale": packed["scale"].numpy(), "zero": packed["zero"].numpy(), "group": group}
-        return Matrix("A4" if bits == 4 else "A8", rows, columns, codes.numpy(), **parts)
+        return Matrix.from_artifact(parts, self._file.bits, self._file.group, (rows, columns))
 
 
-def _half(values: Tensor) -> Matrix:
-    rows, columns = values.shape
-    return Matrix("F16", rows, columns, values.half().contiguous().numpy().view(np.uint8))
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self._file, self._path = CheckpointFolder(path), path
+        self.config, self.paired, self.notes = self._file.config, False, list[str]()
+
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_folder(self._path)
+
+    def vector(self, name: str) -> Tensor:
+        return self._file.tensor(name)
+
+    def matrix(self, name: str) -> Matrix:
+        return _plain(self._file.tensor(name))
 
 
-def _assemble(path: Path, source: _Gguf | _Artifact) -> Weights:
+def _plain(values: Tensor) -> Matrix:
+    """Hold numbers as float16 if none moves by more than half its smallest step (no bfloat16 does), else as float32."""
+    fits = bool(((values.half().float() - values).abs() <= _HALF_STEP).all())
+    return Matrix.from_tensor(values, "F16" if fits else "F32")
+
+
+def _assemble(path: Path, source: _Source) -> Weights:
     config = source.config
     embeddings = source.matrix("embed_tokens.weight")
     layers = tuple(_layer(config, source.matrix, source.vector, f"layers.{i}") for i in range(config.layers))
-    return Weights(
-        path, config, source.tokenizer(), embeddings, layers, source.vector("norm.weight"),
-        embeddings if config.tied else source.matrix("lm_head.weight"), source.paired, tuple(source.notes),
-    )  # fmt: skip
+    head = embeddings if config.tied else source.matrix("lm_head.weight")
+    gain, tokenizer = source.vector("norm.weight"), source.tokenizer()
+    return Weights(path, config, tokenizer, embeddings, layers, gain, (head,), source.paired, tuple(source.notes))
 
 
 def _layer(
@@ -166,8 +169,8 @@ def _layer(
         vector(f"{at}.input_layernorm.weight"),
         (matrix(f"{query}.weight"), matrix(f"{key}.weight"), matrix(f"{value}.weight")),
         biases,
-        matrix(f"{at}.self_attn.o_proj.weight"),
+        (matrix(f"{at}.self_attn.o_proj.weight"),),
         vector(f"{at}.post_attention_layernorm.weight"),
         (matrix(f"{at}.mlp.gate_proj.weight"), matrix(f"{at}.mlp.up_proj.weight")),
-        matrix(f"{at}.mlp.down_proj.weight"),
+        (matrix(f"{at}.mlp.down_proj.weight"),),
     )

@@ -1,0 +1,126 @@
+"""The layers of the transformer as a sequence of kernel calls on buffers that were taken once.
+
+The mathematics is that of :mod:`fourbit.llm.model`. What differs: matrices stay packed; keys and values of earlier
+tokens are in a cache; and the rotation turns neighbors where the file stores the rows of queries and keys so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fourbit.kernels import Kernels
+from fourbit.llm.config import LlmConfig
+from fourbit.llm.kv_cache import KVCache
+from fourbit.llm.model import frequencies
+from fourbit.llm.weights import LayerWeights, Weights
+
+CHUNK = 128  # tokens that are read together: the kernels' tiles are full, and what lies between the layers is small
+_FEW = 16  # so many tokens, as decoding reads them, keep their buffers
+
+
+class _Buffers:
+    """What one pass over `count` tokens computes, all float32.
+
+    `states` (count, width) run through the layers; `normed` is what matrices get, and `added` what is added to the
+    states behind them. `heads` are views (count, heads, head_width) of queries, keys and values.
+    """
+
+    def __init__(self, config: LlmConfig, count: int) -> None:
+        queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
+        self.states, self.normed, self.added = (torch.empty(count, config.width) for _ in range(3))
+        self.qkv = tuple(torch.empty(count, width) for width in (queries, keys, keys))
+        self.heads = tuple(part.view(count, -1, config.head_width) for part in self.qkv)
+        self.mixed = torch.empty(count, queries)
+        self.gate_up = torch.empty(count, config.ff), torch.empty(count, config.ff)
+        self.behind = (self.added,)
+
+    def row(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the query, key, value (1, heads, head_width) and the mixed values (1, heads * head_width) of one."""
+        query, key, value = (part[i : i + 1] for part in self.heads)
+        return query, key, value, self.mixed[i : i + 1]
+
+
+class Decoder:
+    """All layers of a model, its norms and its head. Not to be used by two threads at a time."""
+
+    def __init__(self, weights: Weights, kernel: Kernels) -> None:
+        self.weights, self.kernel, self._config = weights, kernel, weights.config
+        self._turns = frequencies(weights.config)  # (head_width / 2,)
+        self._few: dict[int, _Buffers] = {}
+        self._many: _Buffers | None = None
+
+    def read(self, tokens: Sequence[int], caches: Sequence[KVCache]) -> Tensor:
+        """Run the layers on T tokens, at most CHUNK, and return their states (T, width) before the last norm.
+
+        With one cache the tokens go into it one behind the other; else there is one cache for each token. The states
+        are overwritten by the next call.
+        """
+        buffers, count, kernel = self._buffers(len(tokens)), len(tokens), self.kernel
+        starts = [cache.length for cache in caches]
+        places = torch.tensor(starts if len(caches) > 1 else range(starts[0], starts[0] + count), dtype=torch.float32)
+        angles = places[:, None] * self._turns  # (T, head_width / 2)
+        cos, sin = angles.cos(), angles.sin()
+        queries, keys, values = buffers.heads
+        buffers.states.copy_(kernel.rows(self.weights.embeddings, tokens))
+        for i, layer in enumerate(self.weights.layers):
+            self._project(layer, buffers, cos, sin)
+            if len(caches) == 1:
+                kernel.store(caches[0].layers[i], starts[0], keys, values)
+                kernel.attend(queries, caches[0].layers[i], starts[0], buffers.mixed)
+            else:
+                self._attend_apart(i, caches, buffers)
+            self._finish(layer, buffers)
+        for cache in caches:
+            cache.advance(count // len(caches))
+        return buffers.states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits (T, vocabulary) of states (T, width)."""
+        normed = torch.empty(states.shape)
+        found = torch.empty(len(states), self._config.vocabulary)
+        self.kernel.rms_norm(states, self.weights.gain, self._config.norm_eps, normed)
+        self.kernel.matmul(self.weights.head, normed, (found,))
+        return found
+
+    def _buffers(self, count: int) -> _Buffers:
+        """Return the buffers for `count` tokens: of a few they are kept, of many only those of the last count."""
+        if count <= _FEW:
+            if count not in self._few:
+                self._few[count] = _Buffers(self._config, count)
+            return self._few[count]
+        if self._many is None or len(self._many.states) != count:
+            self._many = None  # before the next ones are taken
+            self._many = _Buffers(self._config, count)
+        return self._many
+
+    def _project(self, layer: LayerWeights, buffers: _Buffers, cos: Tensor, sin: Tensor) -> None:
+        """Make queries, keys and values of the states, the first two turned by their positions."""
+        kernel, paired = self.kernel, self.weights.paired
+        kernel.rms_norm(buffers.states, layer.input_gain, self._config.norm_eps, buffers.normed)
+        kernel.matmul(layer.qkv, buffers.normed, buffers.qkv)
+        if layer.biases is not None:
+            for part, bias in zip(buffers.qkv, layer.biases, strict=True):
+                part.add_(bias)
+        kernel.rope(buffers.heads[0], cos, sin, paired)
+        kernel.rope(buffers.heads[1], cos, sin, paired)
+
+    def _attend_apart(self, i: int, caches: Sequence[KVCache], buffers: _Buffers) -> None:
+        """Attend for each token in a cache of its own."""
+        for at, cache in enumerate(caches):
+            query, key, value, mixed = buffers.row(at)
+            self.kernel.store(cache.layers[i], cache.length, key, value)
+            self.kernel.attend(query, cache.layers[i], cache.length, mixed)
+
+    def _finish(self, layer: LayerWeights, buffers: _Buffers) -> None:
+        """Add to the states what attention has mixed, then what the feed-forward layer makes of them."""
+        kernel, (gate, up) = self.kernel, buffers.gate_up
+        kernel.matmul(layer.output, buffers.mixed, buffers.behind)
+        buffers.states.add_(buffers.added)
+        kernel.rms_norm(buffers.states, layer.post_gain, self._config.norm_eps, buffers.normed)
+        kernel.matmul(layer.gate_up, buffers.normed, buffers.gate_up)
+        kernel.swiglu(gate, up, gate)
+        kernel.matmul(layer.down, gate, buffers.behind)
+        buffers.states.add_(buffers.added)
