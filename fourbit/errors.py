@@ -21,3 +21,7 @@ class DataError(FourbitError):
 
 class ModelError(FourbitError):
     """A language model that is missing, damaged, or of a kind that is not supported."""
+
+
+class KernelError(FourbitError):
+    """Kernels that cannot be built or loaded, or arguments that they do not take."""

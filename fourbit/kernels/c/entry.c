@@ -1,0 +1,112 @@
+/* The functions that Python calls. All arguments have been checked there. 0 is success, -1 no memory. */
+#include "common.h"
+
+enum { CHUNK_ROWS = 32 };
+
+typedef struct {
+    const Isa *isa;
+    const Matrix *const *matrices;
+    float *const *outs;
+    int count;
+    const Activations *activations;
+    uint8_t *scratch;
+    int64_t scratch_bytes; /* per worker */
+} Product;
+
+static int64_t plain_bytes(int64_t columns) {
+    int64_t padded = rounded_up(columns, BLOCK * PADDED_BLOCKS);
+    return rounded_up(padded, 64) + 2 * rounded_up(padded / HALF_BLOCK * 4, 64);
+}
+
+static Plain plain_at(uint8_t *memory, int64_t columns) {
+    int64_t padded = rounded_up(columns, BLOCK * PADDED_BLOCKS), scales = rounded_up(padded / HALF_BLOCK * 4, 64);
+    Plain plain = {(int8_t *)memory, (float *)(memory + padded), (float *)(memory + padded + scales)};
+    return plain;
+}
+
+static void product_chunk(void *context, int64_t chunk, int worker) {
+    const Product *p = context;
+    int i = 0;
+    for (; chunk >= (p->matrices[i]->rows + CHUNK_ROWS - 1) / CHUNK_ROWS; i++)
+        chunk -= (p->matrices[i]->rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    const Matrix *m = p->matrices[i];
+    int64_t first = chunk * CHUNK_ROWS, count = smaller(CHUNK_ROWS, m->rows - first);
+    uint8_t *memory = p->scratch + worker * p->scratch_bytes;
+    Plain plain = plain_at(memory, m->columns);
+    if (has_codes(m))
+        p->isa->rows(m, first, count, p->activations, p->outs[i], plain);
+    else
+        p->isa->float_rows(m, first, count, p->activations, p->outs[i], plain, (float *)(memory + plain_bytes(m->columns)));
+}
+
+/* outs[i] (tokens, rows) = x (tokens, columns) times the transpose of matrices[i], all with the same columns. */
+EXPORT int fourbit_matmul(int isa, int threads, int count, const Matrix *const *matrices, const float *x, int64_t tokens,
+                          float *const *outs) {
+    int64_t columns = matrices[0]->columns, chunks = 0;
+    int rounds = 0;
+    for (int i = 0; i < count; i++) {
+        rounds |= has_codes(matrices[i]);
+        chunks += (matrices[i]->rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    }
+    Activations a = {tokens, 0, x, columns, NULL, NULL, NULL, NULL};
+    void *rounded = rounds ? activations_new(&a, x, tokens, columns) : NULL;
+    int64_t bytes = plain_bytes(columns) + rounded_up(columns * 4, 64);
+    uint8_t *scratch = aligned_bytes(threads * bytes);
+    int failed = !scratch || (rounds && !rounded);
+    if (!failed) {
+        for (int64_t t = 0; rounds && t < tokens; t++) ISAS[isa].round(&a, t);
+        Product product = {&ISAS[isa], matrices, outs, count, &a, scratch, bytes};
+        run_chunks(product_chunk, &product, chunks, threads);
+    }
+    aligned_free(rounded);
+    aligned_free(scratch);
+    return -failed;
+}
+
+/* out (count, columns): the rows of a matrix that `ids` name. */
+EXPORT int fourbit_rows(const Matrix *m, const int64_t *ids, int64_t count, float *out) {
+    uint8_t *scratch = aligned_bytes(plain_bytes(m->columns));
+    if (!scratch) return -1;
+    for (int64_t i = 0; i < count; i++) decode_row(m, ids[i], plain_at(scratch, m->columns), out + i * m->columns);
+    aligned_free(scratch);
+    return 0;
+}
+
+EXPORT void fourbit_rms_norm(int isa, const float *x, int64_t tokens, int64_t width, const float *weight, float eps,
+                             float *out) {
+    for (int64_t t = 0; t < tokens; t++) ISAS[isa].norm(x + t * width, width, weight, eps, out + t * width);
+}
+
+EXPORT void fourbit_rope(int isa, float *x, int64_t tokens, int64_t heads, int64_t width, const float *cosine,
+                         const float *sine, int neighbors) {
+    for (int64_t i = 0; i < tokens * heads; i++) {
+        int64_t angles = i / heads * (width / 2);
+        ISAS[isa].turn(x + i * width, width / 2, cosine + angles, sine + angles, neighbors);
+    }
+}
+
+EXPORT void fourbit_swiglu(int isa, const float *gate, const float *up, int64_t count, float *out) {
+    ISAS[isa].gate(gate, up, count, out);
+}
+
+/* keys and values (tokens, kv_heads, width) to the positions from `position` on. */
+EXPORT void fourbit_store(const CacheLayer *c, int64_t position, int64_t tokens, const float *keys, const float *values) {
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t h = 0; h < c->kv_heads; h++) {
+            int64_t to = (h * c->capacity + position + t) * c->row_bytes, from = (t * c->kv_heads + h) * c->width;
+            store_row(c, keys + from, c->keys + to);
+            store_row(c, values + from, c->values + to);
+        }
+}
+
+/* out (tokens, heads * width): the queries' attention to positions 0 ... start + their own number. */
+EXPORT int fourbit_attend(int isa, int threads, const float *queries, int64_t tokens, int64_t heads, const CacheLayer *c,
+                          int64_t start, float *out) {
+    int64_t queries_at_once = smaller(TILE_TOKENS, tokens) * (heads / c->kv_heads);
+    int64_t floats = rounded_up(attention_scratch(queries_at_once, c->width), 16);
+    Attention a = {c, queries, out, tokens, heads, start, aligned_bytes(threads * floats * 4), floats};
+    if (!a.scratch) return -1;
+    run_chunks(ISAS[isa].attend, &a, (tokens + TILE_TOKENS - 1) / TILE_TOKENS * c->kv_heads, threads);
+    aligned_free(a.scratch);
+    return 0;
+}

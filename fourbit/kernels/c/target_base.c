@@ -1,0 +1,15 @@
+/* What every processor can do. */
+#define TARGET
+#define ON(name) base_##name
+#include "vectors.h"
+
+INLINE Lanes base_load_halves(const uint8_t *at) {
+    Lanes x;
+    for (int i = 0; i < LANES; i++) x[i] = load_half(at + 2 * i);
+    return x;
+}
+
+#include "floats.h"
+#include "attention.h"
+#undef TARGET
+#undef ON
