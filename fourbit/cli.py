@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import fourbit
+from fourbit import talk_commands
 from fourbit.errors import FourbitError
 from fourbit.model_commands import app as models
 
@@ -132,6 +133,10 @@ def run(
     from fourbit.report import run_notebook
 
     raise typer.Exit(run_notebook(find_notebook(what), seconds, output, Console()))
+
+
+app.command(rich_help_panel=LEARN, help=talk_commands.CHAT)(talk_commands.chat)
+app.command(rich_help_panel=LEARN, help=talk_commands.SERVE)(talk_commands.serve)
 
 
 @cache

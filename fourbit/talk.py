@@ -1,0 +1,185 @@
+"""A model that is ready to talk: opened after its memory was planned, described, and asked.
+
+`fourbit chat` and `fourbit serve` are two faces of what is here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fourbit.doctor import usable_cores
+from fourbit.errors import ModelError
+from fourbit.llm.engine import Engine
+from fourbit.llm.fit import Device, this_machine, verdict
+from fourbit.llm.generation import Piece, Usage, generate
+from fourbit.llm.plan import Plan, plan_file
+from fourbit.llm.registry import MODELS, locate
+from fourbit.llm.sampling import Sampling
+
+SAMPLING = Sampling(temperature=0.7, top_p=0.9)  # what is not asked for otherwise
+DEFAULT_CONTEXT = 4096
+OWN = "your own file"
+_SILENT = Usage(0)
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be answered: the prompt's tokens, how tokens are chosen, at most how many, and what ends it."""
+
+    prompt: Sequence[int]
+    sampling: Sampling = SAMPLING
+    limit: int | None = None
+    stop: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from. `name` is what clients call it; `tier` is pocket, real, hollow or "your own file"."""
+
+    name: str
+    title: str
+    tier: str
+    path: Path
+
+
+def find_source(name: str) -> Source:
+    """Find a model by its registry name or the path of its file.
+
+    Raises:
+        ModelError: when it is not on this machine; the message has the command that helps.
+    """
+    registered = next((model for model in MODELS if model.name == name.lower()), None)
+    if registered:
+        return Source(registered.name, registered.title, registered.tier, locate(registered.name))
+    path = Path(name).expanduser()
+    if not path.exists():
+        if path.suffix or len(path.parts) > 1:
+            raise ModelError(f"{path} does not exist; name a GGUF file, an artifact of lab 04, or a model's name")
+        locate(name)  # raises, with the nearest name
+    title = _title(path)
+    return Source(path.stem, title, "hollow" if title.endswith("hollow") else OWN, path)
+
+
+def _title(path: Path) -> str:
+    """The name that a GGUF file gives itself, else the file's."""
+    if path.suffix != ".gguf":
+        return path.name
+    from fourbit.llm.gguf_file import GgufFile
+
+    return str(GgufFile(path).metadata.get("general.name", path.name))
+
+
+class Talker:
+    """A model, its plan, and one conversation at a time in its cache. Not to be shared by threads, but for
+    :meth:`prompt` and :meth:`encode`. `usage` is that of the answer in progress or of the last one."""
+
+    def __init__(self, source: Source, engine: Engine, plan: Plan, device: Device, threads: int) -> None:
+        self.source, self.engine, self.plan, self.device, self.threads = source, engine, plan, device, threads
+        self.usage = _SILENT
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self.engine.context
+
+    def prompt(self, messages: Messages) -> list[int]:
+        """Return the tokens of a conversation, in the model's own chat template.
+
+        Raises:
+            ModelError: when the model has no template or refuses the messages.
+        """
+        tokenizer = self.engine.tokenizer
+        return tokenizer.encode(tokenizer.chat(messages), special=False)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text that is to be continued."""
+        return self.engine.tokenizer.encode(text)
+
+    def answer(self, request: Request, cancelled: threading.Event) -> Iterator[Piece]:
+        """Generate, and end within one token (or 128 of the prompt) once `cancelled` is set.
+
+        Raises:
+            ModelError: when the request does not fit into the context, or the model is damaged.
+        """
+        self.usage = _SILENT
+        pieces = generate(
+            self.engine, request.prompt, request.sampling, limit=request.limit, stop=request.stop,
+            cancelled=cancelled.is_set,
+        )  # fmt: skip
+        try:
+            for piece in pieces:
+                self.usage = pieces.usage
+                yield piece
+        finally:
+            pieces.close()
+
+    def describe(self) -> list[str]:
+        """Return what is running here, line by line: model, tier, bytes, threads, kernels, memory."""
+        p, kernels = self.plan, self.engine.kernel
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        lines = [
+            f"{self.source.title}, {_tier(self.source.tier)}: {gigabytes(self.source.path.stat().st_size)}, "
+            f"{p.form}, {p.bits_per_weight:.2f} bits per weight",
+            f"{self.source.path}",
+            f"{threads}, kernels {kernels.isa}, context of {self.context:,} tokens (cache {p.kv})",
+            f"memory: weights {gigabytes(p.weights)}, cache {gigabytes(p.kv_cache)}, buffers "
+            f"{gigabytes(p.activations)}, all else {gigabytes(p.overhead)}: {gigabytes(p.total)} at most, of "
+            f"{gigabytes(self.device.memory)} free",
+        ]
+        return [*lines, *self.engine.notes]
+
+
+def open_talker(
+    name: str, *, context: int | None = None, threads: int | None = None, kv: str = "f16", anyway: bool = False
+) -> Talker:
+    """Plan a model's memory, and open it if this machine has it.
+
+    Args:
+        name: of the registry, or the path of a GGUF file or an artifact of lab 04.
+        context: tokens of prompt and answer together; None for 4,096, or what the model can have if that is less.
+        threads: None for one on each core that this process may use.
+        kv: f32, f16, q8 or q4.
+        anyway: open it even if the plan says that it does not fit.
+
+    Raises:
+        ModelError: when it is not here, damaged, not supported, or does not fit; then with what would.
+    """
+    source, device = find_source(name), this_machine()
+    if source.path.is_dir():
+        raise ModelError(
+            f"{source.path} is a checkpoint folder; `fourbit chat` and `fourbit serve` run GGUF files and lab 04's "
+            "artifacts, in 4 or 8 bits"
+        )
+    threads = threads or usable_cores()
+    wanted = _planned(source.path, context, kv)
+    found = verdict(wanted, device)
+    if not (found.fits or anyway):
+        raise ModelError(f"{found.reason}. To try it all the same: --anyway")
+    engine = Engine.open(source.path, context=wanted.context, threads=threads, kv=kv)
+    return Talker(source, engine, wanted, device, threads)
+
+
+def _planned(path: Path, context: int | None, kv: str) -> Plan:
+    if context is None:
+        context = min(DEFAULT_CONTEXT, plan_file(path, 2, kv).config.context)
+    return plan_file(path, context, kv)
+
+
+def gigabytes(count: int) -> str:
+    """Return a size as people read it."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _tier(tier: str) -> str:
+    if tier == "hollow":
+        return "with random weights, for measuring"
+    return tier if tier == OWN else f"{tier} model"
