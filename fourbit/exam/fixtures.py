@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from fourbit.codec import Ref
 from fourbit.errors import ExamError
+from fourbit.exam.suspects import suspect
 
 
 class FakeClock:
@@ -94,12 +96,30 @@ def language_model(seed: int, vocabulary: int, window: int) -> Callable[[torch.T
     return answer
 
 
+def engine(seed: int, **options: Any) -> Any:
+    """A tiny language model with a KV cache; see :class:`fourbit.exam.engines.TinyEngine`."""
+    from fourbit.exam.engines import TinyEngine
+
+    return TinyEngine(seed, **options)
+
+
+def random_array(kind: str, shape: tuple[int, ...], seed: int, high: int = 256) -> np.ndarray[Any, Any]:
+    """A large array that need not travel: integers below `high` for "uint8", standard normal for "float32"."""
+    random = np.random.default_rng(seed)
+    if kind == "uint8":
+        return random.integers(0, high, shape, np.uint8)
+    return random.standard_normal(shape, np.float32)
+
+
 FIXTURES: dict[str, Callable[..., Any]] = {
     "clock": FakeClock,
+    "engine": engine,
     "images": images,
     "language_model": language_model,
     "logits": logits,
     "model": model,
+    "random_array": random_array,
+    "suspect": suspect,
 }
 
 

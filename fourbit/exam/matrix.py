@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -108,6 +109,8 @@ def _impostor(
 
 def _permuted(value: Any) -> Any:
     """The same numbers in another order; a scalar moves by one part in three."""
+    if isinstance(value, np.ndarray):
+        return _permuted(torch.from_numpy(value)).numpy()
     if isinstance(value, torch.Tensor) and value.numel() > 1:
         return value.flatten().roll(1).reshape(value.shape)
     if isinstance(value, torch.Tensor) and value.is_floating_point():
