@@ -1,14 +1,13 @@
-"""Decoding and prefill of a language model: ours, llama.cpp's, and the roof of this machine's memory.
+"""Decoding and reading a prompt at 4 bits: this engine, llama.cpp, and what else multiplies 4-bit matrices on a CPU.
 
-    python -m benchmarks.decode smollm2                       the pocket model
-    python -m benchmarks.decode hollow-7b-Q4_0.gguf           any GGUF file; `fourbit models hollow` makes one
-    python -m benchmarks.decode FILE --json results.json
+    python -m benchmarks.decode                     the pocket model and a hollow 7B, about seven minutes
+    python -m benchmarks.decode --quick pocket      the pocket model alone, one round
 
-With one thread and with all cores, contestants take turns on the same file in one process, and each figure is a median
-over the rounds. With one thread the clock is the processor's (what others do on the machine costs less); with all cores
-it is the wall's. Peak memory is that of a process of its own that fills the whole context. llama.cpp comes as
-`pip install llama-cpp-python`, which compiles it for this machine; onnxruntime and bitsandbytes, which have no such
-engine on a CPU, multiply the matrices of one layer, as ours do beside them.
+Each engine is a process of its own; they take turns, one thread first and then all cores, on the same files and tokens.
+Every turn reads a prompt and decodes behind it. The read roof (best of several loops) is measured between the rounds.
+llama.cpp is an extra that compiles on your machine: pip install 'fourbit[race]'. The hollow 7B (Llama-2-7B's shape,
+Q4_0, 3.8 GB) is made on first use. onnxruntime and bitsandbytes multiply the layers' matrices only, and where the model
+is large only some layers, from which all are extrapolated. Peak memory is that of a process that fills 2,048 tokens.
 """
 
 from __future__ import annotations
@@ -16,184 +15,238 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.layers import layer_of
-from fourbit import kernels
-from fourbit.llm.engine import Engine
-from fourbit.measure import probe_machine
+from benchmarks.contestants import ROOT, Contestant
+from benchmarks.gpu_nf4 import LLAMA_7B
+from benchmarks.report import show
+from fourbit.doctor import usable_cores
+from fourbit.errors import FourbitError
+from fourbit.llm.gguf_file import GgufFile, encoded, write_gguf
+from fourbit.llm.hollow import write_hollow
+from fourbit.llm.plan import plan_file
+from fourbit.llm.registry import locate
+from fourbit.measure.reading import Reader
 
+RESULTS = ROOT / "benchmarks" / "results" / "decode.json"
 CONTEXT = 2048
-PROMPT = 256
+ENGINES = ("fourbit", "llama.cpp")
+LAYERS = ("fourbit layers", "onnxruntime layers", "bitsandbytes layers")
+PACKAGES = ("torch", "onnxruntime", "bitsandbytes", "llama-cpp-python")
 
 
 @dataclass(frozen=True)
-class Row:
-    """A contestant: seconds (processor or wall) for a token, a prompt's token, and bytes read for each second."""
+class Task:
+    """A model and what is asked of it in one turn; `long` is a prompt that is read once, after the rounds."""
 
     name: str
-    threads: int
-    decode: float
-    prefill: float
-    gigabytes_per_second: float
-    share_of_roof: float
+    path: Path
+    prompt: int
+    tokens: int
+    rounds: int
+    long: int
+    kv: str
 
 
-class Ours:
-    def __init__(self, path: Path, threads: int) -> None:
-        kernels.use_threads(threads)
-        self.name, self._threads = f"fourbit, {kernels.describe().name}", threads
-        self._engine = Engine.open(path, context=CONTEXT)
-
-    def prefill(self, tokens: list[int]) -> None:
-        kernels.use_threads(self._threads)
-        self._engine.truncate(0)
-        self._engine.prefill(tokens)
-
-    def decode(self, count: int) -> None:
-        kernels.use_threads(self._threads)
-        for token in range(100, 100 + count):
-            self._engine.step(token)
-
-
-class LlamaCpp:
-    def __init__(self, path: Path, threads: int) -> None:
-        import llama_cpp
-
-        self.name = f"llama.cpp (llama-cpp-python {llama_cpp.__version__})"
-        self._model = llama_cpp.Llama(
-            str(path), n_ctx=CONTEXT, n_batch=PROMPT, n_threads=threads, n_threads_batch=threads, verbose=False
-        )
-
-    def prefill(self, tokens: list[int]) -> None:
-        self._model.reset()
-        self._model.eval(tokens)
-
-    def decode(self, count: int) -> None:
-        for token in range(100, 100 + count):
-            self._model.eval([token])
-
-
-def race(path: Path, threads: int, rounds: int, count: int) -> list[Row]:
-    """Let the contestants take turns, `rounds` times a prompt and then `count` tokens each."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    runners: list[Any] = [Ours(path, threads)]
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["pocket", "hollow"], help="pocket, pocket-q4_1, hollow")
+    parser.add_argument("--hollow", type=Path, default=ROOT / "build" / "hollow-7b-q4_0.gguf", help="made if missing")
+    parser.add_argument("--quick", action="store_true", help="one round of each")
+    parser.add_argument("--threads", type=int, nargs="*", help="default: 1 and all cores")
+    parser.add_argument("--no-memory", action="store_true", help="leave the peak memory out")
+    parser.add_argument("--no-layers", action="store_true", help="leave onnxruntime and bitsandbytes out")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    options = parser.parse_args()
     try:
-        runners.append(LlamaCpp(path, threads))
-    except ImportError:
-        print("llama.cpp is left out: pip install llama-cpp-python compiles it", file=sys.stderr)
-    prompt = list(range(100, 100 + PROMPT))
-    spent: dict[str, tuple[list[float], list[float]]] = {runner.name: ([], []) for runner in runners}
-    for turn in range(rounds + 1):
-        for runner in runners:
-            begun = clock()
-            runner.prefill(prompt)
-            read = clock()
-            runner.decode(count)
-            done = clock()
-            if turn:  # the first touches the pages
-                spent[runner.name][0].append((read - begun) / PROMPT)
-                spent[runner.name][1].append((done - read) / count)
-    roof = probe_machine(threads).peak_bandwidth
-    weights = runners[0]._engine.weight_bytes
-    return [_row(name, threads, *times, weights, roof) for name, times in spent.items()]
+        found = run(options)
+    except FourbitError as error:
+        print(f"decode: {error}", file=sys.stderr)
+        return 1
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    show(found)
+    print(f"written: {options.json}")
+    return 0
 
 
-def _row(name: str, threads: int, prefill: list[float], decode: list[float], weights: int, roof: float) -> Row:
-    token = statistics.median(decode)
-    return Row(name, threads, token, statistics.median(prefill), weights / token / 1e9, weights / token / roof)
-
-
-def layers(path: Path, threads: int, rounds: int) -> dict[str, float]:
-    """Return the median seconds in which each contestant multiplies the matrices of one layer with one token."""
-    torch.set_num_threads(threads)
-    kernels.use_threads(threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    contestants: Mapping[str, Callable[[], object]] = layer_of(path, threads)
-    spent: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):
-        for name, run in contestants.items():
-            begun = clock()
-            run()
-            if turn:
-                spent[name].append(clock() - begun)
-    torch.set_num_threads(1)
-    return {name: statistics.median(times) for name, times in spent.items()}
-
-
-def peak(path: Path) -> dict[str, int]:
-    """Return the bytes that a process holds at most when it fills the whole context, and before it opens the model."""
-    command = [sys.executable, "-m", "benchmarks.decode", str(path), "--fill"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout)
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    began = time.perf_counter()
+    threads = options.threads or sorted({1, usable_cores()})
+    found: dict[str, Any] = {"machine": machine(), "threads": threads, "context": CONTEXT, "models": {}}
+    readers = {count: Reader(count) for count in threads}
+    for name in options.models:
+        task = task_of(name, options.hollow, options.quick)
+        found["models"][name] = race(task, threads, readers, [] if options.no_layers else list(LAYERS))
+        if not options.no_memory:
+            say(f"{name}: filling {CONTEXT} tokens, for the peak memory")
+            found["models"][name]["memory"] |= filled(task, max(threads))
+    found["roof"] = {str(count): {"bytes_per_second": reader.roof.bandwidth, "loop": reader.roof.loop}
+                     for count, reader in readers.items()}  # fmt: skip
+    found["seconds"] = time.perf_counter() - began
     return found
 
 
-def _fill(path: Path) -> None:
-    before = _resident()
-    engine = Engine.open(path, context=CONTEXT)
-    engine.prefill(np.random.default_rng(0).integers(3, engine.config.vocabulary, engine.context - 8).tolist())
-    for _ in range(8):
-        engine.step(5)
-    plan = {"weights": engine.weight_bytes, "cache": engine.cache_bytes}
-    print(json.dumps({"before": before, "peak": _resident("VmHWM"), **plan}))
+def task_of(name: str, hollow: Path, quick: bool) -> Task:
+    """Return what is asked of a model, whose file is made where it can be."""
+    rounds = 1 if quick else 3
+    if name == "pocket-q4_1":
+        return Task(name, locate("smollm2"), 128, 48, rounds, 512, "f16")
+    if name == "pocket":
+        return Task(name, pocket_q4_0(), 128, 48, 1 if quick else 5, 512, "f16")
+    if name != "hollow":
+        raise FourbitError(f"no model of this benchmark is called {name!r}; there are pocket, pocket-q4_1 and hollow")
+    if not hollow.exists():
+        write_hollow(LLAMA_7B, hollow, "Q4_0", title="Llama-2-7B")
+    return Task(name, hollow, 128, 16, rounds, 512, "q8")
 
 
-def _resident(what: str = "VmRSS") -> int:
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line for line in status.splitlines() if line.startswith(what)).split()[1])
+def pocket_q4_0() -> Path:
+    """Return the pocket model with its layers in Q4_0, which both engines have their fastest kernels for."""
+    path = ROOT / "build" / "smollm2-q4_0.gguf"
+    if not path.exists():
+        file = GgufFile(locate("smollm2"))
+        linears = {f"{name}.weight" for name in file.config.linears()}
+        tensors = {
+            name: encoded(file.tensor(name), "Q4_0") if name in linears else file.packed(name) for name in file.names()
+        }
+        path.parent.mkdir(exist_ok=True)
+        write_gguf(path, file.config, tensors, file.metadata)
+    return path
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a GGUF file, or the registry's name of a model that has been fetched")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=16, help="decoded in each round")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--fill", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    from fourbit.llm.weights import open_weights
+def race(task: Task, threads: list[int], readers: dict[int, Reader], layers: list[str]) -> dict[str, Any]:
+    """Let the engines take turns; return medians and ranges of what they took, by number of threads and name."""
+    context = CONTEXT + 8
+    contestants = [Contestant(name, task.path, context) for name in (*ENGINES, *layers)]
+    laps: dict[str, dict[str, dict[str, list[dict[str, float]]]]] = {str(n): {} for n in threads}
+    steps = len(threads) * (task.rounds + 2) * len(contestants)
+    with progress(task.name, steps) as advance:
+        for count in threads:
+            here = laps[str(count)]
+            for turn in range(task.rounds + 1):  # the first warms up, with little to do
+                for contestant in contestants:
+                    if not contestant.missing:
+                        take_turn(contestant, task, count, turn, here.setdefault(contestant.name, {}))
+                    advance(f"{contestant.name}, {count} thread(s), round {turn}")
+                readers[count].best(1)
+            for contestant in contestants[: len(ENGINES)]:
+                if not contestant.missing:
+                    lap = contestant.ask("prefill", tokens=prompt(task, task.long))
+                    here[contestant.name][f"prefill {task.long}"] = [lap]
+                advance(f"{contestant.name}, {count} thread(s), a prompt of {task.long} tokens")
+    about = {c.name: c.missing or c.ask("about")["about"] for c in contestants[: len(ENGINES)]}
+    memory = {f"{c.name} peak": c.ask("memory")["peak"] for c in contestants[: len(ENGINES)] if not c.missing}
+    missing = {c.name: c.missing for c in contestants if c.missing}
+    for contestant in contestants:
+        contestant.end()
+    planned = plan_file(task.path, CONTEXT, task.kv, baseline=0)
+    return {
+        "file": task.path.name, "bytes": task.path.stat().st_size, "read_for_each_token": planned.per_token,
+        "about": about, "missing": missing, "laps": laps, "memory": memory,
+        "prompt": task.prompt, "long": task.long, "decoded": task.tokens,
+    }  # fmt: skip
 
-    path = open_weights(options.model).path
-    if options.fill:
-        _fill(path)
+
+def take_turn(contestant: Contestant, task: Task, threads: int, turn: int, laps: dict[str, Any]) -> None:
+    """Ask for one turn; a contestant that is not there says so once, and the race goes on without it."""
+    layers = contestant.name.endswith(" layers")
+    try:
+        contestant.ask("use", threads=threads)
+        if layers:
+            asked = {"decode": contestant.ask("layers", count=3 if turn else 1)}
+        else:
+            asked = {
+                f"prefill {task.prompt}": contestant.ask("prefill", tokens=prompt(task, task.prompt if turn else 16)),
+                "decode": contestant.ask("decode", tokens=prompt(task, task.tokens if turn else 2)),
+            }
+    except FourbitError as error:
+        if contestant.name == "fourbit":
+            raise
+        say(f"{contestant.name} takes no part: {error}")
         return
-    cores = len(os.sched_getaffinity(0))
-    found: dict[str, Any] = {"file": path.name, "bytes": path.stat().st_size, "rows": [], "layer": {}}
-    for threads in sorted({1, cores}):
-        rows = race(path, threads, options.rounds, options.tokens)
-        found["rows"] += [asdict(row) for row in rows]
-        found["layer"][threads] = layers(path, threads, 4 * options.rounds)
-        _show(rows, found["layer"][threads])
-    found["memory"] = peak(path)
-    held = found["memory"]
-    print(f"peak memory at {CONTEXT} tokens: {held['peak'] / 2**30:.2f} GiB, {held['before'] / 2**30:.2f} before opening")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if turn:
+        for what, lap in asked.items():
+            laps.setdefault(what, []).append(lap)
 
 
-def _show(rows: list[Row], layer: Mapping[str, float]) -> None:
-    for row in rows:
-        print(
-            f"{row.threads} thread(s)  {row.name:45s} decode {1 / row.decode:7.2f} tok/s  {row.share_of_roof:4.0%} of the "
-            f"roof  prefill {1 / row.prefill:7.1f} tok/s"
-        )
-    if len(rows) > 1:
-        ours, other = rows[:2]
-        print(f"ours / llama.cpp: decode {other.decode / ours.decode:.2f}x, prefill {other.prefill / ours.prefill:.2f}x")
-    for name, seconds in layer.items():
-        print(f"  one layer, {name:30s} {seconds * 1e3:8.2f} ms")
+def prompt(task: Task, count: int) -> list[int]:
+    random = torch.Generator().manual_seed(count)
+    found: list[int] = torch.randint(3, 30_000, (count,), generator=random).tolist()
+    return found
+
+
+def filled(task: Task, threads: int) -> dict[str, Any]:
+    """Return the peak memory of a process in which our engine fills the context, beside its plan."""
+    command = [sys.executable, "-m", "benchmarks.fill", str(task.path), str(CONTEXT), task.kv, str(threads)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise FourbitError(f"filling the context failed: {done.stderr.strip()[-400:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"fourbit, context full": found}
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": cpu_name(), "cores": usable_cores(), "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(), "packages": {name: _version(name) for name in PACKAGES},
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }  # fmt: skip
+
+
+def cpu_name() -> str:
+    """Return the processor's name and, on Linux, its family and model, which virtual machines leave out of the name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    name = fields.get("model name", platform.machine())
+    known = fields.get("flags", "")
+    wide = "AVX-512 VNNI" if "avx512_vnni" in known else "AVX2" if "avx2" in known else ""
+    return f"{name}, family {fields.get('cpu family', '?')} model {fields.get('model', '?')} {wide}".strip()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def progress(name: str, steps: int) -> Iterator[Callable[[str], None]]:
+    columns = (TextColumn(f"[bold]{name}[/]"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=steps)
+
+        def advance(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        yield advance
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def median(laps: list[dict[str, float]], clock: str = "wall") -> float:
+    return statistics.median(lap[clock] for lap in laps)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""NF4 through transformers and bitsandbytes, on the CPU: the same code, small models, and what is said without a GPU."""
+"""NF4 through transformers and bitsandbytes on the CPU: the same code, small models; what is said without a GPU."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fourbit.errors import ModelError
 from fourbit.llm import cuda, gpu
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.fit import Device
+from fourbit.llm.generation import generate
 from fourbit.llm.gpu import GpuEngine
 from fourbit.llm.nf4 import nf4_config
 from fourbit.llm.plan import nf4_plan
@@ -93,7 +94,7 @@ def test_a_prompt_longer_than_a_chunk_gives_the_logits_of_a_short_one(monkeypatc
     engine = GpuEngine.open(CONFIG, context=64, device="cpu")
     whole = engine.forward(PROMPT, every=True)
     engine.truncate(0)
-    monkeypatch.setattr(gpu, "CHUNK", 7)
+    monkeypatch.setattr(gpu, "GPU_CHUNK", 7)
     parts = engine.forward(PROMPT, every=True)
     assert (whole - parts).abs().max() <= 0.04 * whole.abs().max()  # as above
     assert parts.shape == (40, 320)
@@ -111,12 +112,24 @@ def test_hollow_models_are_the_same_each_time_and_answer_in_numbers() -> None:
 def test_tokens_that_cannot_be_read_leave_the_cache_as_it_was() -> None:
     engine = GpuEngine.open(CONFIG, context=16, device="cpu")
     engine.forward(PROMPT[:10])
-    for tokens, message in (([], "nothing to read"), ([320], "between 0 and 319"), (PROMPT[:7], "17 tokens do not fit")):
+    wrong = (([], "nothing to read"), ([320], "between 0 and 319"), (PROMPT[:7], "17 tokens do not fit"))
+    for tokens, message in wrong:
         with pytest.raises(ModelError, match=message):
             engine.forward(tokens)
         assert engine.length == 10
     with pytest.raises(ModelError, match="cannot be cut to 11"):
         engine.truncate(11)
+
+
+def test_generate_runs_with_it_as_with_the_cpu_engine() -> None:
+    engine = GpuEngine.open(CONFIG, context=64, device="cpu")
+    wanted, tokens = [], list(PROMPT)
+    for _ in range(6):
+        wanted.append(int(engine.forward(tokens[engine.length :]).argmax()))
+        tokens.append(wanted[-1])
+    pieces = generate(engine, PROMPT, limit=6)  # type: ignore[arg-type]
+    assert [piece.token for piece in pieces] == wanted
+    assert pieces.usage.reused_tokens == len(PROMPT) - 1
 
 
 def test_without_a_gpu_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from fourbit.llm.cuda import compute_dtype, context_bytes, find_device, free_mem
 from fourbit.llm.fit import gpu_layers, verdict
 from fourbit.llm.folder import CheckpointFolder, read_json
 from fourbit.llm.nf4 import HollowSource, Progress, assemble, held_bytes, hf_config, nf4_config
-from fourbit.llm.plan import CHUNK, Plan, nf4_plan
+from fourbit.llm.plan import GPU_CHUNK, Plan, nf4_plan
 from fourbit.llm.tokenizer import Tokenizer
 from fourbit.measure.memory import resident
 
@@ -58,7 +58,7 @@ class _Slab(DynamicLayer):
 
 
 class GpuEngine:
-    """A model in NF4 and the text that its cache holds; one generation at a time, not to be shared by threads.
+    """A model in NF4 and the text that its cache holds, `tokens`; one at a time, not to be shared by threads.
 
     Attributes:
         plan: what was said of its memory before it was loaded.
@@ -71,6 +71,8 @@ class GpuEngine:
     ) -> None:
         self.config, self.tokenizer, self.plan, self.layers_on_gpu = config, tokenizer, plan, layers_on_gpu
         self.context, self.path = plan.context, Path(plan.name)
+        self.tokens: list[int] = []
+        self.text = 0
         self._model, self._device = model.requires_grad_(False).eval(), device
         for module in model.modules():
             if isinstance(module, Linear4bit):  # some CPUs would pack it anew, and where it was put is lost then
@@ -138,6 +140,23 @@ class GpuEngine:
             raise ModelError(f"a cache of {self.length} tokens cannot be cut to {length}")
         for slab in self._slabs:
             slab.length = length
+        del self.tokens[length:]
+
+    def reuse(self, prompt: Sequence[int]) -> int:
+        """Begin a text: keep of the cache what it shares with a prompt but for its last token; return those tokens."""
+        same, most = 0, min(self.length, len(prompt) - 1)
+        while same < most and self.tokens[same] == prompt[same]:
+            same += 1
+        self.truncate(same)
+        self.text += 1
+        return same
+
+    def validate(self, tokens: Sequence[int]) -> None:
+        """Raise a ModelError when there are no tokens, or one is outside the vocabulary."""
+        if not tokens:
+            raise ModelError("there is nothing to read: the prompt has no token; give it one")
+        if not 0 <= min(tokens) <= max(tokens) < self.config.vocabulary:
+            raise ModelError(f"tokens lie between 0 and {self.config.vocabulary - 1}; these reach {max(tokens)}")
 
     @torch.inference_mode()
     def forward(self, tokens: Sequence[int], every: bool = False) -> Tensor:
@@ -149,28 +168,26 @@ class GpuEngine:
         Raises:
             ModelError: when there are none, one is outside the vocabulary, or they do not fit; the cache is as before.
         """
-        self._refuse(tokens)
-        rows, before = [], self.length
-        try:
-            for at in range(0, len(tokens), CHUNK):
-                ids = torch.tensor([list(tokens[at : at + CHUNK])], device=self._device)
-                options = {self._argument: self._cache, "use_cache": True, "logits_to_keep": 0 if every else 1}
-                rows.append(self._model(input_ids=ids, **options).logits[0].float().cpu())
-        except torch.cuda.OutOfMemoryError as error:
-            self.truncate(before)
-            raise ModelError(f"the GPU is full ({error}); close what else uses it, or open with less context") from None
-        return torch.cat(rows) if every else rows[-1][-1]
-
-    def _refuse(self, tokens: Sequence[int]) -> None:
-        if not tokens:
-            raise ModelError("there is nothing to read: the prompt has no token; give it one")
-        if not 0 <= min(tokens) <= max(tokens) < self.config.vocabulary:
-            raise ModelError(f"tokens lie between 0 and {self.config.vocabulary - 1}; these reach {max(tokens)}")
+        self.validate(tokens)
         if self.length + len(tokens) > self.context:
             raise ModelError(
                 f"{self.length + len(tokens)} tokens do not fit into a context of {self.context}; shorten the text, "
                 f"or open the model with more context (it can have {self.config.context})"
             )
+        rows, before = [], self.length
+        try:
+            for at in range(0, len(tokens), GPU_CHUNK):
+                ids = torch.tensor([list(tokens[at : at + GPU_CHUNK])], device=self._device)
+                options = {self._argument: self._cache, "use_cache": True, "logits_to_keep": 0 if every else 1}
+                rows.append(self._model(input_ids=ids, **options).logits[0].float().cpu())
+                self.tokens.extend(tokens[at : at + GPU_CHUNK])
+        except torch.cuda.OutOfMemoryError as error:
+            self.truncate(before)
+            raise ModelError(f"the GPU is full ({error}); close what else uses it, or open with less context") from None
+        except BaseException:
+            self.truncate(before)
+            raise
+        return torch.cat(rows) if every else rows[-1][-1]
 
 
 def _config(name: str) -> LlmConfig:

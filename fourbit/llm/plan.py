@@ -16,7 +16,8 @@ from fourbit.errors import ModelError
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.sizes import NF4, cache_row_bytes, nf4_bytes, stored_kinds, tensor_bytes
 
-CHUNK = 512  # tokens of a prompt that are computed together
+CHUNK = 128  # tokens of a prompt that the CPU engine computes together
+GPU_CHUNK = 512  # and the GPU
 PER_TOKEN_OF_VOCABULARY = 600  # bytes that `tokenizers` holds for a token and its merge; measured, 530 to 590
 CUDA_CONTEXT = 500 * 2**20  # what CUDA and cuBLAS take on a GPU, where fourbit.llm.gpu has not measured it
 
@@ -61,14 +62,14 @@ class Plan:
         return replace(self, context=context, kv=kv, kv_cache=context * cache_row_bytes(self.config, kv))
 
 
-def activation_bytes(config: LlmConfig, context: int, number: int = 4) -> int:
-    """Return the bytes of the buffers of a chunk of a prompt, of `number` bytes for each value.
+def activation_bytes(config: LlmConfig, tokens: int, number: int = 4) -> int:
+    """Return the bytes of the buffers in which that many tokens are computed, of `number` bytes for each value.
 
     For each token: its state, that state normalized, and what is added to it (3 widths); queries, keys and values, and
     what attention makes of them; gate and up. And the logits after the last token, in float32.
     """
     heads = (2 * config.heads + 2 * config.kv_heads) * config.head_width
-    return min(context, CHUNK) * number * (3 * config.width + heads + 2 * config.ff) + 4 * config.vocabulary
+    return tokens * number * (3 * config.width + heads + 2 * config.ff) + 4 * config.vocabulary
 
 
 def plan(
@@ -140,7 +141,7 @@ def nf4_plan(
     # For a prompt, a matrix is made dense for the moment in which it is multiplied.
     dense = 2 * max(rows * columns for rows, columns in linears.values())
     found = _planned(name, config, NF4, sizes, context, "bf16")
-    return replace(found, activations=activation_bytes(config, context, 2) + dense, overhead=overhead)
+    return replace(found, activations=activation_bytes(config, min(context, GPU_CHUNK), 2) + dense, overhead=overhead)
 
 
 def _gguf_sizes(path: Path) -> tuple[LlmConfig, str, dict[str, int]]:
@@ -179,7 +180,7 @@ def _on_cpu(
         baseline = resident()
     overhead = baseline + PER_TOKEN_OF_VOCABULARY * config.vocabulary
     found = _planned(name, config, form, sizes, context, kv)
-    return replace(found, activations=activation_bytes(config, context), overhead=overhead)
+    return replace(found, activations=activation_bytes(config, min(context, CHUNK)), overhead=overhead)
 
 
 def _planned(name: str, config: LlmConfig, form: str, sizes: Mapping[str, int], context: int, kv: str) -> Plan:
