@@ -5,6 +5,7 @@
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
+QUESTION ?= Why is the sky blue?
 
 # $(call environment,EXTRAS): the first Python >= 3.11 that runs brings .venv up to date. PYTHON=... names one.
 define environment
@@ -23,9 +24,11 @@ help: ## this list
 	@echo "Fourbit: make TARGET"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## build the labs, grade a simulated class in the sandbox, print the class table (Linux)
+demo: ## build the labs, grade a simulated class in the sandbox, then ask a language model in 4 bits (Linux)
 	$(call environment,grade)
 	@$(BIN)/fourbit demo
+	@echo && echo "A language model, in 4 bits, on this machine:" && $(BIN)/fourbit models fetch smollm2
+	@echo && echo "> $(QUESTION)" && $(BIN)/fourbit chat smollm2 --ask "$(QUESTION)" --max-tokens 80
 
 test: ## lint, types and all tests
 	$(call environment,grade site dev)
