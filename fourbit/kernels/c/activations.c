@@ -8,16 +8,42 @@
 
 enum { PADDED_BLOCKS = 16 };
 
-/* Room for all arrays of an Activations in one piece; NULL when there is none. */
-static void *activations_new(Activations *a, const float *x, int64_t tokens, int64_t columns) {
+/* The orders in which codes can lie. Nibbles come in two halves of a byte: what belongs to the low halves of four blocks
+ * (64 bytes) is put before what belongs to their high halves. In GGUF's blocks those are columns 0-15 and 16-31, in lab 04's
+ * codes the even and the odd columns. */
+enum Order { HALVES, EVENS, NATURAL };
+
+INLINE int order_of(int64_t kind) {
+    return kind == Q4_0 || kind == Q4_1 ? HALVES : kind == GROUP4 ? EVENS : NATURAL;
+}
+
+/* Room for all arrays of an Activations in one piece, with the orders that `wanted` has bits for; NULL when there is none. */
+static void *activations_new(Activations *a, const float *x, int64_t tokens, int64_t columns, int wanted) {
     int64_t blocks = rounded_up(rounded_up(columns, BLOCK) / BLOCK, PADDED_BLOCKS), all = tokens * blocks;
-    uint8_t *memory = aligned_bytes(all * (BLOCK + 4 + 4 + 8));
-    *a = (Activations){tokens, blocks, x, columns, NULL, NULL, NULL, NULL};
-    a->codes = (int8_t *)memory;
-    a->scale = (float *)(memory + all * BLOCK);
+    uint8_t *memory = aligned_bytes(all * (3 * BLOCK + 4 + 4 + 4 + 8));
+    *a = (Activations){.tokens = tokens, .blocks = blocks, .exact = x, .columns = columns, .codes = (int8_t *)memory};
+    for (int order = 0; order < NATURAL; order++)
+        if (wanted >> order & 1) a->arranged[order] = a->codes + (order + 1) * all * BLOCK;
+    a->scale = (float *)(memory + 3 * all * BLOCK);
     a->sum = a->scale + all;
     a->code_sum = (int32_t *)(a->sum + all);
+    a->half_sum = a->code_sum + all;
     return memory;
+}
+
+/* Where byte i of four blocks goes. */
+static void arrange_token(const Activations *a, int64_t token) {
+    const int8_t *from = a->codes + token * a->blocks * BLOCK;
+    for (int order = 0; order < NATURAL; order++) {
+        if (!a->arranged[order]) continue;
+        int8_t *to = a->arranged[order] + token * a->blocks * BLOCK;
+        for (int64_t b = 0; b < a->blocks; b++)
+            for (int j = 0; j < 16; j++) {
+                int8_t *low = to + b / 4 * 128 + b % 4 * 16 + j;
+                low[0] = from[b * BLOCK + (order == HALVES ? j : 2 * j)];
+                low[64] = from[b * BLOCK + (order == HALVES ? j + 16 : 2 * j + 1)];
+            }
+    }
 }
 
 /* The bits of |x| order as |x| does, with infinity and NaN above all else: one maximum finds the scale and the trouble.
@@ -54,7 +80,9 @@ INLINE void round_token(const Activations *a, int64_t token) {
             if (left > 0) memcpy(edge, block, (size_t)left * sizeof(float));
             block = edge;
         }
-        a->scale[at] = round_block(block, a->codes + at * BLOCK, a->code_sum + 2 * at);
-        a->sum[at] = a->scale[at] * (float)(a->code_sum[2 * at] + a->code_sum[2 * at + 1]);
+        int32_t *sums = a->half_sum + 2 * at;
+        a->scale[at] = round_block(block, a->codes + at * BLOCK, sums);
+        a->code_sum[at] = sums[0] + sums[1];
+        a->sum[at] = a->scale[at] * (float)a->code_sum[at];
     }
 }

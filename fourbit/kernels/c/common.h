@@ -32,13 +32,14 @@ typedef struct {
 
 /* Activations of `tokens` tokens: x = scale * code + rounding, in `blocks` blocks of 32 per token (padded with zeros). */
 typedef struct {
-    int64_t tokens, blocks;
-    const float *exact; /* (tokens, columns), what was rounded */
-    int64_t columns;
-    int8_t *codes;     /* (tokens, 32 * blocks) */
-    float *scale;      /* (tokens, blocks) */
-    float *sum;        /* (tokens, blocks): scale * the sum of the block's codes */
-    int32_t *code_sum; /* (tokens, 2 * blocks): the sums of 16 codes */
+    int64_t tokens, blocks, columns;
+    const float *exact;  /* (tokens, columns), what was rounded */
+    int8_t *codes;       /* (tokens, 32 * blocks) */
+    int8_t *arranged[2]; /* the same in other orders, for an instruction set that wants them; see activations.c */
+    float *scale;        /* (tokens, blocks) */
+    float *sum;          /* (tokens, blocks): scale * the sum of the block's codes */
+    int32_t *code_sum;   /* (tokens, blocks): that sum, not scaled */
+    int32_t *half_sum;   /* (tokens, 2 * blocks): the sums of 16 codes */
 } Activations;
 
 /* Keys or values of one layer: (kv_heads, capacity) rows of row_bytes, one row a token's head. */

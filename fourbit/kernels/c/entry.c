@@ -9,6 +9,7 @@ typedef struct {
     float *const *outs;
     int count;
     const Activations *activations;
+    const Panels *panels; /* NULL for few tokens */
     uint8_t *scratch;
     int64_t scratch_bytes; /* per worker */
 } Product;
@@ -33,7 +34,9 @@ static void product_chunk(void *context, int64_t chunk, int worker) {
     int64_t first = chunk * CHUNK_ROWS, count = smaller(CHUNK_ROWS, m->rows - first);
     uint8_t *memory = p->scratch + worker * p->scratch_bytes;
     Plain plain = plain_at(memory, m->columns);
-    if (has_codes(m))
+    if (has_codes(m) && p->panels)
+        p->isa->tile(m, first, count, p->panels, p->activations->tokens, p->outs[i], memory);
+    else if (has_codes(m))
         p->isa->rows(m, first, count, p->activations, p->outs[i], plain);
     else
         p->isa->float_rows(m, first, count, p->activations, p->outs[i], plain, (float *)(memory + plain_bytes(m->columns)));
@@ -43,22 +46,28 @@ static void product_chunk(void *context, int64_t chunk, int worker) {
 EXPORT int fourbit_matmul(int isa, int threads, int count, const Matrix *const *matrices, const float *x, int64_t tokens,
                           float *const *outs) {
     int64_t columns = matrices[0]->columns, chunks = 0;
-    int rounds = 0;
+    int orders = 0;
     for (int i = 0; i < count; i++) {
-        rounds |= has_codes(matrices[i]);
+        if (has_codes(matrices[i])) orders |= 1 << order_of(matrices[i]->kind);
         chunks += (matrices[i]->rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
     }
-    Activations a = {tokens, 0, x, columns, NULL, NULL, NULL, NULL};
-    void *rounded = rounds ? activations_new(&a, x, tokens, columns) : NULL;
+    Activations a = {.tokens = tokens, .exact = x, .columns = columns};
+    void *rounded = orders ? activations_new(&a, x, tokens, columns, orders) : NULL;
     int64_t bytes = plain_bytes(columns) + rounded_up(columns * 4, 64);
+    Panels panels;
+    int many = orders && ISAS[isa].tile && tokens > ISAS[isa].few;
+    void *side_by_side = many ? panels_new(&panels, &a, ISAS[isa].panel) : NULL;
+    if (many) bytes += tile_bytes(a.blocks);
     uint8_t *scratch = aligned_bytes(threads * bytes);
-    int failed = !scratch || (rounds && !rounded);
+    int failed = !scratch || (orders && !rounded) || (many && !side_by_side);
     if (!failed) {
-        for (int64_t t = 0; rounds && t < tokens; t++) ISAS[isa].round(&a, t);
-        Product product = {&ISAS[isa], matrices, outs, count, &a, scratch, bytes};
+        for (int64_t t = 0; orders && t < tokens; t++) ISAS[isa].round(&a, t);
+        for (int64_t i = 0; many && i < panels.count; i++) panel_fill(&panels, &a, i);
+        Product product = {&ISAS[isa], matrices, outs, count, &a, many ? &panels : NULL, scratch, bytes};
         run_chunks(product_chunk, &product, chunks, threads);
     }
     aligned_free(rounded);
+    aligned_free(side_by_side);
     aligned_free(scratch);
     return -failed;
 }

@@ -3,10 +3,15 @@
 
 typedef void (*Rows)(const Matrix *, int64_t first, int64_t count, const Activations *, float *out, Plain scratch);
 
+typedef void (*Tiles)(const Matrix *, int64_t first, int64_t count, const Panels *, int64_t tokens, float *out, uint8_t *memory);
+
 typedef struct {
     const char *name;
+    int (*available)(void);
     void (*round)(const Activations *, int64_t token);
     Rows rows;
+    Tiles tile; /* NULL: `rows` takes any number of tokens */
+    int64_t panel, few; /* tokens of a panel; most tokens for which `rows` is quicker */
     void (*float_rows)(const Matrix *, int64_t, int64_t, const Activations *, float *, Plain, float *);
     void (*norm)(const float *, int64_t, const float *, float, float *);
     void (*turn)(float *, int64_t, const float *, const float *, int);
@@ -14,15 +19,19 @@ typedef struct {
     Task attend;
 } Isa;
 
+#define FLOATS(isa) isa##_float_rows, isa##_norm, isa##_turn, isa##_gate, isa##_attend_tile
+
 static int always(void) { return 1; }
 
 static const Isa ISAS[] = {
-    {"scalar", scalar_round, scalar_rows, base_float_rows, base_norm, base_turn, base_gate, base_attend_tile},
+    {"scalar", always, scalar_round, scalar_rows, NULL, 1, 0, FLOATS(base)},
+#if defined(__x86_64__) || defined(_M_X64)
+    {"avx512-vnni", has_avx512_vnni, avx512_round, avx512_rows, avx512_tile, PANEL, 3, FLOATS(avx512)},
+#endif
 };
-static int (*const AVAILABLE[])(void) = {always};
 
 enum { ISA_COUNT = sizeof(ISAS) / sizeof(ISAS[0]) };
 
-/* The name of the n-th set that this processor has, or NULL. */
-EXPORT const char *fourbit_isa(int n) { return n >= 0 && n < ISA_COUNT && AVAILABLE[n]() ? ISAS[n].name : NULL; }
+/* The name of the n-th set if this processor has it, or NULL. */
+EXPORT const char *fourbit_isa(int n) { return n >= 0 && n < ISA_COUNT && ISAS[n].available() ? ISAS[n].name : NULL; }
 EXPORT int fourbit_isa_count(void) { return ISA_COUNT; }

@@ -1,0 +1,149 @@
+/* Products of rows with many tokens on AVX-512 with VNNI: a tile of 32 rows, unpacked once, times panels of 6 tokens.
+ *
+ * In a tile rows lie side by side: a register holds four codes of each of 16 rows. The inner loop multiplies it with four
+ * codes of one token, repeated 16 times, so that a lane is a row and nothing is added across lanes. 2 x 6 sums of whole
+ * numbers and 2 x 6 of floats stay in registers: for each block of 32 columns 96 multiplications (VPDPBUSD), and 36 other
+ * instructions to scale.
+ */
+#if defined(__x86_64__) || defined(_M_X64)
+
+enum { TILE_ROWS = 32, PANEL = 6 };
+
+/* Codes (2 * blocks or blocks, 8, 32, 4) unsigned, scale and least (scales, 32). */
+typedef struct {
+    uint8_t *codes;
+    float *scale, *least;
+} Tile;
+
+/* Bytes of a tile, and where its parts are. */
+static int64_t tile_bytes(int64_t blocks) { return TILE_ROWS * blocks * (BLOCK + 4 * 2 + 4); }
+
+static Tile tile_at(uint8_t *memory, int64_t blocks) {
+    float *scale = (float *)(memory + TILE_ROWS * blocks * BLOCK);
+    return (Tile){memory, scale, scale + 2 * TILE_ROWS * blocks};
+}
+
+/* Turn 16 rows of 16 numbers of 32 bits into 16 columns. */
+INLINE TARGET void transpose(__m512i r[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
+            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
+            t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xdd);
+        }
+    for (int j = 0; j < 8; j++) {
+        int column = j / 4 * 4 + j % 4; /* t[j]: columns j and j + 8 of four rows each */
+        r[column] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
+        r[column + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
+    }
+}
+
+/* One unit (512 columns; Q6_K 256) of 16 rows into the tile, at its rows 0-15 or 16-31. */
+INLINE TARGET void unpack_unit(int kind, const Matrix *m, const int64_t rows[16], int64_t unit, Tile tile, int64_t at) {
+    const int64_t bytes = unit_bytes(kind), rest = smaller(bytes, m->row_bytes - unit * bytes);
+    const int pairs = kind == Q6_K ? 4 : 8;
+    uint8_t edges[16][576];
+    const uint8_t *w[16];
+    __m512i r[16];
+    for (int i = 0; i < 16; i++) {
+        w[i] = row_at(m, rows[i]) + unit * bytes;
+        if (rest == bytes) continue;
+        memset(edges[i], 0, sizeof edges[i]);
+        memcpy(edges[i], w[i], (size_t)rest);
+        w[i] = edges[i];
+    }
+    for (int p = 0; p < pairs; p++) {
+        for (int i = 0; i < 16; i++) r[i] = codes_of(kind, w[i], p);
+        transpose(r);
+        uint8_t *to = tile.codes + (unit * pairs + p) * 16 * 128 + 4 * at;
+        for (int k = 0; k < 16; k++) _mm512_store_si512(to + 128 * k, r[k]);
+    }
+    __m512 least[16], zero = _mm512_setzero_ps();
+    for (int i = 0; i < 16; i++) {
+        least[i] = zero;
+        r[i] = _mm512_castps_si512(scales_of(kind, m, rows[i], unit, w[i], least + i));
+    }
+    transpose(r);
+    for (int k = 0; k < 16; k++) _mm512_store_si512(tile.scale + (unit * 16 + k) * TILE_ROWS + at, r[k]);
+    if (!FORMATS[kind].has_least) return;
+    for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(least[i]);
+    transpose(r);
+    for (int k = 0; k < 16; k++) _mm512_store_si512(tile.least + (unit * 16 + k) * TILE_ROWS + at, r[k]);
+}
+
+/* The products of a tile with one panel: `steps` scales, 8 (Q6_K: 4) columns of 4 codes each. */
+INLINE TARGET void tile_panel(int kind, Tile tile, int64_t steps, const Panels *p, int64_t panel, int64_t tokens,
+                              const __mmask16 mask[2], float *out, int64_t stride) {
+    const int columns = kind == Q6_K ? 4 : 8, per = 8 / columns;
+    const int64_t begin = panel * p->blocks * PANEL;
+    const int8_t *x = p->codes + begin * BLOCK;
+    const float *scale = p->scale + begin, *sum = p->sum + begin;
+    const int32_t *start = p->start[start_of(kind)] + begin * per;
+    const int starts = kind == Q4_0 || kind == Q8_0 || kind == Q6_K;
+    __m512 total[2][PANEL];
+    for (int t = 0; t < PANEL; t++) total[0][t] = total[1][t] = _mm512_setzero_ps();
+    for (int64_t s = 0; s < steps; s++) {
+        __m512i dot[2][PANEL];
+        for (int t = 0; t < PANEL; t++)
+            dot[0][t] = dot[1][t] = starts ? _mm512_set1_epi32(start[s * PANEL + t]) : _mm512_setzero_si512();
+        const uint8_t *w = tile.codes + s * columns * 128;
+        for (int k = 0; k < columns; k++) {
+            __m512i w0 = _mm512_load_si512(w + 128 * k), w1 = _mm512_load_si512(w + 128 * k + 64);
+            for (int t = 0; t < PANEL; t++) {
+                int32_t four;
+                memcpy(&four, x + ((s * columns + k) * PANEL + t) * 4, 4);
+                __m512i repeated = _mm512_set1_epi32(four);
+                dot[0][t] = _mm512_dpbusd_epi32(dot[0][t], w0, repeated);
+                dot[1][t] = _mm512_dpbusd_epi32(dot[1][t], w1, repeated);
+            }
+        }
+        __m512 s0 = _mm512_load_ps(tile.scale + s * TILE_ROWS), s1 = _mm512_load_ps(tile.scale + s * TILE_ROWS + 16);
+        for (int t = 0; t < PANEL; t++) {
+            __m512 x_scale = _mm512_set1_ps(scale[s / per * PANEL + t]);
+            total[0][t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[0][t]), s0), x_scale, total[0][t]);
+            total[1][t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[1][t]), s1), x_scale, total[1][t]);
+        }
+        if (!FORMATS[kind].has_least) continue;
+        s0 = _mm512_load_ps(tile.least + s * TILE_ROWS), s1 = _mm512_load_ps(tile.least + s * TILE_ROWS + 16);
+        for (int t = 0; t < PANEL; t++) {
+            __m512 x_sum = _mm512_set1_ps(sum[s * PANEL + t]);
+            total[0][t] = _mm512_fmadd_ps(s0, x_sum, total[0][t]);
+            total[1][t] = _mm512_fmadd_ps(s1, x_sum, total[1][t]);
+        }
+    }
+    for (int t = 0; t < PANEL && panel * PANEL + t < tokens; t++)
+        for (int h = 0; h < 2; h++) _mm512_mask_storeu_ps(out + (panel * PANEL + t) * stride + 16 * h, mask[h], total[h][t]);
+}
+
+INLINE TARGET void tile_of_kind(int kind, const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens,
+                                float *out, uint8_t *memory) {
+    Tile tile = tile_at(memory, p->blocks);
+    const int64_t bytes = unit_bytes(kind), units = (m->row_bytes + bytes - 1) / bytes;
+    for (int64_t at = 0; at < TILE_ROWS; at += 16) {
+        int64_t rows[16]; /* behind the last row: that row again, and its results are not stored */
+        for (int i = 0; i < 16; i++) rows[i] = smaller(first + at + i, m->rows - 1);
+        for (int64_t u = 0; u < units; u++) unpack_unit(kind, m, rows, u, tile, at);
+    }
+    __mmask16 mask[2] = {(__mmask16)((1u << smaller(16, count)) - 1), (__mmask16)(count > 16 ? (1u << (count - 16)) - 1 : 0)};
+    for (int64_t panel = 0; panel < p->count; panel++)
+        tile_panel(kind, tile, units * UNIT, p, panel, tokens, mask, out + first, m->rows);
+}
+
+#define TILE(kind) \
+    case kind: tile_of_kind(kind, m, first, count, p, tokens, out, memory); break;
+
+static TARGET void avx512_tile(const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens, float *out,
+                               uint8_t *memory) {
+    switch (m->kind) { TILE(Q8_0) TILE(Q4_0) TILE(Q4_1) TILE(Q4_K) TILE(Q5_K) TILE(Q6_K) TILE(GROUP4) TILE(GROUP8) }
+}
+#undef TILE
+#endif
