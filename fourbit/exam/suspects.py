@@ -18,14 +18,20 @@ Array = np.ndarray[Any, Any]
 Suspect = Callable[[Array, Array, Array, Array], Array]
 
 
-def suspect(flaw: str) -> Suspect:
+def suspect(flaw: str, variant: int = 0) -> Suspect:
     """A fresh kernel with one flaw; "none", "float64" and "integers first" are right.
+
+    Args:
+        variant: with 1, some flaws show elsewhere: at another code, row, size of input or call.
 
     Raises:
         ExamError: for a flaw that does not exist here.
     """
-    if flaw in _VALUES:
-        return lambda packed, scale, zero, x: _VALUES[flaw](packed, scale, zero, x).astype(np.float32)
+    wrong = (_ELSEWHERE if variant and flaw in _ELSEWHERE else _VALUES).get(flaw)
+    if wrong is not None:
+        return lambda packed, scale, zero, x: wrong(packed, scale, zero, x).astype(np.float32)
+    if flaw == "tired":
+        return _tired(4 if variant else 3)
     if flaw in _CONDUCT:
         return _CONDUCT[flaw]()
     raise ExamError(f"no suspect with the flaw {flaw!r}; this exam pack needs a newer Fourbit")
@@ -70,8 +76,8 @@ def _pairs(packed: Array, scale: Array, zero: Array, x: Array) -> Array:
     return np.where(np.arange(len(packed)) < len(packed) // 2 * 2, _right(packed, scale, zero, x), 0)
 
 
-def _short_counter(packed: Array, scale: Array, zero: Array, x: Array) -> Array:
-    return np.where(np.arange(len(packed)) < 256, _right(packed, scale, zero, x), 0)
+def _counting_to(most: int) -> Suspect:
+    return lambda packed, scale, zero, x: np.where(np.arange(len(packed)) < most, _right(packed, scale, zero, x), 0)
 
 
 def _zero_over_zero(packed: Array, scale: Array, zero: Array, x: Array) -> Array:
@@ -90,9 +96,19 @@ _VALUES: dict[str, Suspect] = {
     "first scale": lambda p, s, z, x: _right(p, s[:, :1] * np.ones_like(s), z, x),
     "tail left out": _tail,
     "rows in pairs": _pairs,
-    "256 rows": _short_counter,
+    "256 rows": _counting_to(256),
     "loud inputs clipped": lambda p, s, z, x: _right(p, s, z, x.clip(-100, 100)),
+    "loud inputs overflow": lambda p, s, z, x: _right(p, s, z, x) * (np.nan if np.abs(x).max() > 200 else 1.0),
     "zero over zero": _zero_over_zero,
+}
+
+
+_ELSEWHERE: dict[str, Suspect] = {
+    "top code missing": _with_codes(lambda p: np.where(_codes(p) == 11, 10, _codes(p))),
+    "256 rows": _counting_to(127),
+    "first scale": lambda p, s, z, x: _right(p, s[:, -1:] * np.ones_like(s), z, x),
+    "loud inputs clipped": lambda p, s, z, x: _right(p, s, z, x.clip(-500, 500)),
+    "loud inputs overflow": lambda p, s, z, x: _right(p, s, z, x) * (np.nan if np.abs(x).max() > 800 else 1.0),
 }
 
 
@@ -128,15 +144,15 @@ def _changing(place: int) -> Callable[[], Suspect]:
     return lambda: run
 
 
-def _tired() -> Suspect:
-    """Right at first, when it is watched; from its third call on with half of the rows."""
+def _tired(last: int) -> Suspect:
+    """Right at first, when it is watched; from call `last` on with half of the rows."""
     calls = 0
 
     def run(packed: Array, scale: Array, zero: Array, x: Array) -> Array:
         nonlocal calls
         calls += 1
         y = _single(packed, scale, zero, x)
-        return y if calls < 3 else np.where(np.arange(len(y)) < (len(y) + 1) // 2, y, 0).astype(np.float32)
+        return y if calls < last else np.where(np.arange(len(y)) < (len(y) + 1) // 2, y, 0).astype(np.float32)
 
     return run
 
@@ -149,6 +165,5 @@ _CONDUCT: dict[str, Callable[[], Suspect]] = {
     "changes x": _changing(3),
     "changes weights": _changing(0),
     "changes scales": _changing(1),
-    "tired": _tired,
 }
-FLAWS = (*_VALUES, *_CONDUCT)
+FLAWS = (*_VALUES, *_CONDUCT, "tired")
