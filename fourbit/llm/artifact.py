@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fourbit.errors import ModelError
-from fourbit.llm.config import LlmConfig
+from fourbit.llm.config import LlmConfig, plausible
 from fourbit.llm.gguf_file import GgufFile, Packed, encoded, write_gguf
 from fourbit.llm.tokenizer import Tokenizer
 
@@ -123,8 +123,9 @@ class ArtifactFile:
             self.bits, self.group = int(self._about["bits"]), int(self._about["group"])
             described = json.loads(self._about["config"])
             slower = described.get("rope_scaling")
-            self.config = LlmConfig(**described | {"rope_scaling": None if slower is None else tuple(slower)})
-        except (KeyError, TypeError, ValueError) as error:
+            config = LlmConfig(**described | {"rope_scaling": None if slower is None else tuple(map(float, slower))})
+            self.config = plausible(config)
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ModelError(f"{self.path} has a damaged header ({error}); save it again") from None
         if not (1 <= self.bits <= 8 and self.group >= 1):
             raise ModelError(f"{self.path} claims {self.bits} bits in groups of {self.group}; save it again")
@@ -187,6 +188,8 @@ class ArtifactFile:
         source = self.tokenizer_source()
         if "gguf" in source:
             return Tokenizer.from_gguf(source["gguf"])
+        if "folder" not in source:
+            raise ModelError(f"{self.path} has no tokenizer in its header; save it again")
         with tempfile.TemporaryDirectory() as folder:
             for name in _FILES:
                 if name in source["folder"]:

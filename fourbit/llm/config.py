@@ -86,7 +86,7 @@ class LlmConfig:
             ModelError: for an architecture or a kind of RoPE scaling that is not supported, or a missing entry.
         """
         try:
-            return _plausible(cls._from_hf(config))
+            return plausible(cls._from_hf(config))
         except KeyError as error:
             raise ModelError(f"config.json has no entry {error.args[0]!r}") from None
         except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -124,7 +124,7 @@ class LlmConfig:
             ModelError: for an architecture that is not supported, or a missing or damaged value.
         """
         try:
-            return _plausible(cls._from_gguf(fields, names))
+            return plausible(cls._from_gguf(fields, names))
         except (TypeError, ValueError, ArithmeticError) as error:
             raise ModelError(f"the GGUF metadata has a value of a wrong kind ({error})") from None
 
@@ -161,7 +161,7 @@ class LlmConfig:
         )
 
 
-def _plausible(config: LlmConfig) -> LlmConfig:
+def plausible(config: LlmConfig) -> LlmConfig:
     """Return what a file says, or raise a ModelError: a damaged one names any size, and memory is asked for it."""
     for name in ("layers", "width", "ff", "heads", "kv_heads", "head_width", "vocabulary", "context"):
         size, most = getattr(config, name), 1000 if name == "layers" else 2**30

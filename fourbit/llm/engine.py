@@ -58,9 +58,10 @@ class Engine:
 
         Raises:
             ModelError: when it is not there, damaged, not supported, or its cache does not fit into memory.
+            KernelError: for a number of threads or a backend that there is not.
         """
         weights = open_weights(name)
-        kernel = kernels.load(threads=threads or _cores(), backend=backend)
+        kernel = kernels.load(threads=_cores() if threads is None else threads, backend=backend)
         return cls(Decoder(weights, kernel), min(context, weights.config.context), kv)
 
     def fork(self, context: int | None = None, kv: str | None = None) -> Engine:
@@ -164,6 +165,8 @@ def decode_together(engines: Sequence[Engine], tokens: Sequence[int]) -> Tensor:
     Raises:
         ModelError: when they are not, a token is outside the vocabulary, or a context is full; nothing is read then.
     """
+    if not engines:
+        raise ModelError("at least one engine is needed to decode")
     first = engines[0]
     if len(engines) != len(tokens) or len(set(map(id, engines))) < len(engines):
         raise ModelError(f"{len(engines)} engines, each once, need as many tokens, not {len(tokens)}")

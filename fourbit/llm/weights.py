@@ -15,6 +15,7 @@ from typing import Protocol
 from torch import Tensor
 
 from fourbit import kernels
+from fourbit.errors import KernelError, ModelError
 from fourbit.kernels import Matrix
 from fourbit.llm.artifact import ArtifactFile
 from fourbit.llm.config import LlmConfig
@@ -74,9 +75,12 @@ def open_weights(name: str | Path) -> Weights:
     """
     registered = isinstance(name, str) and name.lower() in {model.name for model in MODELS}
     path = Path(name) if Path(name).exists() and not registered else locate(str(name))
-    if path.is_dir():
-        return _assemble(path, _Folder(path))
-    return _assemble(path, _Artifact(path) if path.suffix == ".safetensors" else _Gguf(path))
+    try:
+        if path.is_dir():
+            return _assemble(path, _Folder(path))
+        return _assemble(path, _Artifact(path) if path.suffix == ".safetensors" else _Gguf(path))
+    except KernelError as error:
+        raise ModelError(f"{path} has a matrix that the kernels cannot read: {error}") from None
 
 
 class _Source(Protocol):
