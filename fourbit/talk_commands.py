@@ -16,8 +16,8 @@ from rich.markup import escape
 from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:
-    from fourbit.chat import Chat
-    from fourbit.talk import Talker
+    from fourbit.chat.session import Chat
+    from fourbit.chat.talker import Talker
 
 KEY = "FOURBIT_API_KEY"
 # Typer keeps the line breaks of all paragraphs but the first, so each has none here.
@@ -58,10 +58,10 @@ def chat(
     ] = None,
     system: Annotated[str, typer.Option(help="Who the model is to be.")] = "",
     limit: Annotated[
-        int | None, typer.Option("--max-tokens", help="Of each answer.", min=1, show_default=False)
+        int | None, typer.Option("--max-tokens", help="Of each answer; default 512.", min=1, show_default=False)
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0 always takes the likeliest token; default 0.7.", show_default=False)
+        float | None, typer.Option(help="0 always takes the likeliest token; default 0.5.", show_default=False)
     ] = None,
     top_p: Annotated[float | None, typer.Option(help="Default 0.9.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.", show_default=False)] = None,
@@ -71,9 +71,9 @@ def chat(
     anyway: Anyway = False,
 ) -> None:
     """Open a model and converse."""
-    from fourbit.chat import Chat
+    from fourbit.chat.session import LIMIT, Chat
+    from fourbit.chat.talker import SAMPLING
     from fourbit.llm.sampling import Sampling
-    from fourbit.talk import SAMPLING
 
     heat = (0.0 if question is not None else SAMPLING.temperature) if temperature is None else temperature
     sampling = Sampling(temperature=heat, top_p=SAMPLING.top_p if top_p is None else top_p, seed=seed)
@@ -85,13 +85,13 @@ def chat(
     styled = sys.stdin.isatty() and sys.stdout.isatty() and text is None
     out = Console(soft_wrap=True)
     found = Chat(
-        talker, out, out if styled else told, sampling=sampling, limit=limit, system=system, styled=styled
+        talker, out, out if styled else told, sampling=sampling, limit=limit or LIMIT, system=system, styled=styled
     )  # fmt: skip
     _run(found, text, styled)
 
 
 def _run(found: Chat, text: str | None, styled: bool) -> None:
-    from fourbit.chat import converse, read_lines
+    from fourbit.chat.session import converse, read_lines
 
     if text is not None:
         if not found.ask(text):
@@ -143,7 +143,7 @@ def serve(
 
 def _open(model: str, context: int | None, threads: int | None, kv: str, anyway: bool, console: Console) -> Talker:
     with console.status(f"Opening {escape(model)}"):
-        from fourbit.talk import open_talker
+        from fourbit.chat.talker import open_talker
 
         return open_talker(model, context=context, threads=threads, kv=kv, anyway=anyway)
 

@@ -16,6 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 import fourbit
+from fourbit.chat.talker import SAMPLING, Request, Talker
 from fourbit.errors import ModelError
 from fourbit.llm.sampling import Sampling
 from fourbit.serve.errors import LIMITED, OURS, ApiError, from_validation
@@ -23,7 +24,6 @@ from fourbit.serve.guard import Guard, Policy
 from fourbit.serve.replies import Form, Reply, Stream, Whole
 from fourbit.serve.requests import ChatRequest, Common, CompletionRequest
 from fourbit.serve.turns import BusyError, ClosingError, Turns
-from fourbit.talk import SAMPLING, Request, Talker
 
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),

@@ -12,13 +12,13 @@ from types import FrameType
 
 import uvicorn
 
+from fourbit.chat.talker import Talker
 from fourbit.errors import FourbitError
 from fourbit.llm.generation import Usage
 from fourbit.serve.app import build_app
 from fourbit.serve.connection import DeadlineProtocol
 from fourbit.serve.guard import LOOPBACK_NAMES, Policy
 from fourbit.serve.turns import Turn, Turns
-from fourbit.talk import Talker
 
 GRACE = 20.0  # seconds that the answer in progress has, once the server was told to end
 _CONNECTIONS = 256

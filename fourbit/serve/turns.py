@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from fourbit.chat.talker import Request
 from fourbit.errors import FourbitError
 from fourbit.llm.generation import Piece, Usage
-from fourbit.talk import Request
 
 _FIRST_GUESS = 5.0  # seconds of an answer, until one was measured
 _RECENT = 0.2  # weight of the last answer in the mean

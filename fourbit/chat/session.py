@@ -17,23 +17,25 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from fourbit.chat_text import Plain, Styled
-from fourbit.conversation import Conversation, Exchange
+from fourbit.chat.conversation import Conversation, Exchange
+from fourbit.chat.talker import Request, Talker
+from fourbit.chat.text import Plain, Styled
 from fourbit.errors import FourbitError
 from fourbit.llm.generation import Usage
 from fourbit.llm.sampling import Sampling
 from fourbit.measure.power import Energy, Meter, find_meter
-from fourbit.talk import Request, Talker
 
 HELP = """\
 /system TEXT        say who the model is to be; without TEXT, its own way again
 /retry              answer the last message again
+/more               go on with an answer that was cut or stopped
 /clear              begin a new conversation
 /set NAME=VALUE     temperature, top_p, top_k, min_p, repetition, seed, limit (tokens of an answer); alone: show them
 /save FILE          write the conversation as Markdown to a new file
 /help               this list
 /quit               leave, as Ctrl-D does
 Enter sends, Alt-Enter begins a new line, Ctrl-C stops an answer."""
+LIMIT = 512  # tokens of an answer, if nothing else is said: small models may repeat themselves without end
 _RESERVE = 256  # tokens of the context that are kept free for an answer, if it is that large
 _SETTINGS = ("temperature", "top_p", "top_k", "min_p", "repetition", "seed")
 
@@ -48,7 +50,7 @@ class Chat:
         told: Console,
         *,
         sampling: Sampling,
-        limit: int | None = None,
+        limit: int = LIMIT,
         system: str = "",
         styled: bool = True,
         meter: Meter | None = None,
@@ -95,36 +97,42 @@ class Chat:
                 self.conversation.exchanges.remove(exchange)
 
     def _answer(self, exchange: Exchange) -> bool:
-        talker, reserve = self._talker, min(self._limit or _RESERVE, _RESERVE, self._talker.context // 4)
-        dropped = self.conversation.fit(lambda found: len(talker.prompt(found)), talker.context - reserve)
-        if dropped:
-            what = "exchange no longer goes" if dropped == 1 else f"{dropped} exchanges no longer go"
-            self._say(f"[yellow]The context of {talker.context:,} tokens is full: the oldest {what} to the model.[/]")
-        prompt = talker.prompt(self.conversation.messages())
-        limit = None if self._limit is None else min(self._limit, talker.context - len(prompt))
-        request = Request(prompt, self._sampling, limit)
+        """Show the answer to the last exchange, or the rest of it; False if it was stopped."""
+        request = self._request(exchange.answer)
         shown = Styled(self._out) if self._styled else Plain(self._out)
         finish = None
         with stopped_by_ctrl_c() as cancelled:
             self._meter.start()
             try:
-                for piece in talker.answer(request, cancelled):
+                for piece in self._talker.answer(request, cancelled):
                     exchange.answer += piece.text
                     shown.feed(piece.text)
                     finish = piece.finish
             finally:
                 shown.finish()
                 energy = self._meter.stop()
-        self._say(f"[dim]{escape(summary(talker.usage, energy, self._how(finish)))}[/]")
+        exchange.complete = finish == "stop"
+        self._say(f"[dim]{escape(summary(self._talker.usage, energy, self._how(finish, request)))}[/]")
         return finish is not None
 
-    def _how(self, finish: str | None) -> str:
+    def _request(self, begun: str) -> Request:
+        """Return the conversation as a prompt, without its oldest exchanges where it has become too long."""
+        talker, reserve = self._talker, min(self._limit, _RESERVE, self._talker.context // 4)
+        dropped = self.conversation.fit(lambda found: len(talker.prompt(found, begun)), talker.context - reserve)
+        if dropped:
+            what = "exchange no longer goes" if dropped == 1 else f"{dropped} exchanges no longer go"
+            self._say(f"[yellow]The context of {talker.context:,} tokens is full: the oldest {what} to the model.[/]")
+        prompt = talker.prompt(self.conversation.messages(), begun)
+        return Request(prompt, self._sampling, min(self._limit, talker.context - len(prompt)))
+
+    def _how(self, finish: str | None, request: Request) -> str:
         if finish is None:
             return "stopped"
-        if finish != "length":
+        if finish == "stop":
             return ""
-        full = self._talker.engine.length >= self._talker.context
-        return "the context is full: the answer ends here" if full else f"cut off at the limit of {self._limit} tokens"
+        if request.limit != self._limit:
+            return f"the context of {self._talker.context:,} tokens is full: /clear, or start with a larger --context"
+        return f"cut at {self._limit} tokens; " + ("/more goes on" if self._styled else "--max-tokens N allows more")
 
     def _obey(self, text: str) -> bool:
         command, _, rest = text.partition(" ")
@@ -145,9 +153,17 @@ class Chat:
             self._save(rest)
         elif command == "/retry":
             self._retry()
+        elif command == "/more":
+            self._more()
         else:
             raise FourbitError(f"there is no command {command}; /help lists them (a message cannot begin with /)")
         return True
+
+    def _more(self) -> None:
+        exchanges = self.conversation.exchanges
+        if not exchanges or exchanges[-1].complete:
+            raise FourbitError("there is no answer that was cut or stopped")
+        self._answer(exchanges[-1])
 
     def _retry(self) -> None:
         if not self.conversation.exchanges:
@@ -171,8 +187,8 @@ class Chat:
                 raise FourbitError(f"{part!r} is no setting; /set NAME=VALUE with one of {', '.join(_SETTINGS)}, limit")
             values[name] = _value(name, value)
         limit = values.pop("limit", self._limit)
-        if limit is not None and limit < 1:
-            raise FourbitError(f"limit is {limit}; an answer has at least one token (limit=none for no limit)")
+        if limit < 1:
+            raise FourbitError(f"limit is {limit}; an answer has at least one token")
         self._sampling, self._limit = replace(self._sampling, **values), limit
         now = [f"{name}={getattr(self._sampling, name)}" for name in _SETTINGS]
         self._say(f"[dim]{' '.join(now)} limit={self._limit}[/]".lower())
@@ -197,7 +213,7 @@ class Chat:
 
 
 def _value(name: str, text: str) -> float | int | None:
-    if name in ("seed", "limit") and text.lower() == "none":
+    if name == "seed" and text.lower() == "none":
         return None
     try:
         return int(text) if name in ("top_k", "seed", "limit") else float(text)

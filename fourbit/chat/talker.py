@@ -19,7 +19,7 @@ from fourbit.llm.plan import Plan, plan_file
 from fourbit.llm.registry import MODELS, locate
 from fourbit.llm.sampling import Sampling
 
-SAMPLING = Sampling(temperature=0.7, top_p=0.9)  # what is not asked for otherwise
+SAMPLING = Sampling(temperature=0.5, top_p=0.9)  # what is not asked for otherwise
 DEFAULT_CONTEXT = 4096
 OWN = "your own file"
 _SILENT = Usage(0)
@@ -91,14 +91,14 @@ class Talker:
         """Tokens of prompt and answer together."""
         return self.engine.context
 
-    def prompt(self, messages: Messages) -> list[int]:
-        """Return the tokens of a conversation, in the model's own chat template.
+    def prompt(self, messages: Messages, begun: str = "") -> list[int]:
+        """Return the tokens of a conversation, in the model's own chat template; `begun` begins the answer.
 
         Raises:
             ModelError: when the model has no template or refuses the messages.
         """
         tokenizer = self.engine.tokenizer
-        return tokenizer.encode(tokenizer.chat(messages), special=False)
+        return tokenizer.encode(tokenizer.chat(messages) + begun, special=False)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text that is to be continued."""

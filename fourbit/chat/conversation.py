@@ -14,10 +14,11 @@ class ContextError(FourbitError):
 
 @dataclass
 class Exchange:
-    """A message and its answer, "" while there is none."""
+    """A message and its answer, "" while there is none. `complete` says that the model itself ended it."""
 
     question: str
     answer: str = ""
+    complete: bool = False
 
 
 @dataclass
@@ -29,13 +30,12 @@ class Conversation:
     dropped: int = 0
 
     def messages(self) -> list[dict[str, str]]:
-        """Return what goes to the model."""
+        """Return what goes to the model, up to the last message: its answer is what the model is to write."""
         found = [{"role": "system", "content": self.system}] if self.system else []
         for exchange in self.exchanges[self.dropped :]:
             found.append({"role": "user", "content": exchange.question})
-            if exchange.answer:
-                found.append({"role": "assistant", "content": exchange.answer})
-        return found
+            found.append({"role": "assistant", "content": exchange.answer})
+        return found[:-1] if self.exchanges else found
 
     def fit(self, count: Callable[[list[dict[str, str]]], int], room: int) -> int:
         """Drop the oldest exchanges until the messages have at most `room` tokens, and return how many were dropped.
