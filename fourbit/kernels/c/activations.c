@@ -32,7 +32,7 @@ static void *activations_new(Activations *a, const float *x, int64_t tokens, int
 }
 
 /* Where byte i of four blocks goes. */
-static void arrange_token(const Activations *a, int64_t token) {
+UNUSED static void arrange_token(const Activations *a, int64_t token) {
     const int8_t *from = a->codes + token * a->blocks * BLOCK;
     for (int order = 0; order < NATURAL; order++) {
         if (!a->arranged[order]) continue;

@@ -32,14 +32,14 @@ static void product_chunk(void *context, int64_t chunk, int worker) {
         chunk -= (p->matrices[i]->rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
     const Matrix *m = p->matrices[i];
     int64_t first = chunk * CHUNK_ROWS, count = smaller(CHUNK_ROWS, m->rows - first);
-    uint8_t *memory = p->scratch + worker * p->scratch_bytes;
+    uint8_t *memory = p->scratch + worker * p->scratch_bytes, *after = memory + plain_bytes(m->columns);
     Plain plain = plain_at(memory, m->columns);
     if (has_codes(m) && p->panels)
-        p->isa->tile(m, first, count, p->panels, p->activations->tokens, p->outs[i], memory);
+        p->isa->tile(m, first, count, p->panels, p->activations->tokens, p->outs[i], after, plain);
     else if (has_codes(m))
         p->isa->rows(m, first, count, p->activations, p->outs[i], plain);
     else
-        p->isa->float_rows(m, first, count, p->activations, p->outs[i], plain, (float *)(memory + plain_bytes(m->columns)));
+        p->isa->float_rows(m, first, count, p->activations, p->outs[i], plain, (float *)after);
 }
 
 /* outs[i] (tokens, rows) = x (tokens, columns) times the transpose of matrices[i], all with the same columns. */

@@ -3,7 +3,8 @@
 
 typedef void (*Rows)(const Matrix *, int64_t first, int64_t count, const Activations *, float *out, Plain scratch);
 
-typedef void (*Tiles)(const Matrix *, int64_t first, int64_t count, const Panels *, int64_t tokens, float *out, uint8_t *memory);
+typedef void (*Tiles)(const Matrix *, int64_t first, int64_t count, const Panels *, int64_t tokens, float *out,
+                      uint8_t *memory, Plain scratch);
 
 typedef struct {
     const char *name;
@@ -26,7 +27,11 @@ static int always(void) { return 1; }
 static const Isa ISAS[] = {
     {"scalar", always, scalar_round, scalar_rows, NULL, 1, 0, FLOATS(base)},
 #if defined(__x86_64__) || defined(_M_X64)
+    {"avx2", has_avx2, avx2_round, avx2_rows, avx2_tile, 3, 3, FLOATS(avx2)},
     {"avx512-vnni", has_avx512_vnni, avx512_round, avx512_rows, avx512_tile, PANEL, 3, FLOATS(avx512)},
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    {"neon", always, neon_round, neon_rows, neon_tile, 4, 3, FLOATS(neon)},
+    {"neon-dotprod", has_dotprod, dotprod_round, dotprod_rows, dotprod_tile, 4, 3, FLOATS(neon)},
 #endif
 };
 

@@ -52,4 +52,20 @@ static void panel_fill(const Panels *p, const Activations *a, int64_t panel) {
     }
 }
 
-INLINE int start_of(int64_t kind) { return kind == Q4_0 ? START_8 : kind == Q6_K ? START_32 : START_128; }
+UNUSED INLINE int start_of(int64_t kind) { return kind == Q4_0 ? START_8 : kind == Q6_K ? START_32 : START_128; }
+
+/* A tile is a few rows (at most 32) of weights side by side, unpacked: codes (blocks, 8, rows, 4), scale and least (blocks
+ * or half blocks, rows). It stays in the second-level cache while all panels pass. */
+enum { TILE_ROWS = 32 };
+
+typedef struct {
+    uint8_t *codes;
+    float *scale, *least;
+} Tile;
+
+static int64_t tile_bytes(int64_t blocks) { return TILE_ROWS * blocks * (BLOCK + 4 * 2 + 4 * 2); }
+
+UNUSED static Tile tile_at(uint8_t *memory, int64_t blocks) {
+    float *scale = (float *)(memory + TILE_ROWS * blocks * BLOCK);
+    return (Tile){memory, scale, scale + 2 * TILE_ROWS * blocks};
+}

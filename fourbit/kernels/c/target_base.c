@@ -11,5 +11,4 @@ INLINE Lanes base_load_halves(const uint8_t *at) {
 
 #include "floats.h"
 #include "attention.h"
-#undef TARGET
 #undef ON

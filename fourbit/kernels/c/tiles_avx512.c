@@ -7,21 +7,7 @@
  */
 #if defined(__x86_64__) || defined(_M_X64)
 
-enum { TILE_ROWS = 32, PANEL = 6 };
-
-/* Codes (2 * blocks or blocks, 8, 32, 4) unsigned, scale and least (scales, 32). */
-typedef struct {
-    uint8_t *codes;
-    float *scale, *least;
-} Tile;
-
-/* Bytes of a tile, and where its parts are. */
-static int64_t tile_bytes(int64_t blocks) { return TILE_ROWS * blocks * (BLOCK + 4 * 2 + 4); }
-
-static Tile tile_at(uint8_t *memory, int64_t blocks) {
-    float *scale = (float *)(memory + TILE_ROWS * blocks * BLOCK);
-    return (Tile){memory, scale, scale + 2 * TILE_ROWS * blocks};
-}
+enum { PANEL = 6 };
 
 /* Turn 16 rows of 16 numbers of 32 bits into 16 columns. */
 INLINE TARGET void transpose(__m512i r[16]) {
@@ -142,7 +128,8 @@ INLINE TARGET void tile_of_kind(int kind, const Matrix *m, int64_t first, int64_
     case kind: tile_of_kind(kind, m, first, count, p, tokens, out, memory); break;
 
 static TARGET void avx512_tile(const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens, float *out,
-                               uint8_t *memory) {
+                               uint8_t *memory, Plain scratch) {
+    (void)scratch;
     switch (m->kind) { TILE(Q8_0) TILE(Q4_0) TILE(Q4_1) TILE(Q4_K) TILE(Q5_K) TILE(Q6_K) TILE(GROUP4) TILE(GROUP8) }
 }
 #undef TILE

@@ -1,0 +1,56 @@
+/* The two forms of NEON, and floats, which are the same in both. */
+#if defined(__aarch64__) || defined(_M_ARM64)
+#include <arm_neon.h>
+#ifdef __linux__
+#include <sys/auxv.h>
+#endif
+
+#undef TARGET
+#define TARGET
+#define ON(name) neon_##name
+
+INLINE int32x4_t neon_dot_16(int32x4_t sums, int8x16_t a, int8x16_t b) {
+    int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b); /* 2^14 at most: no overflow */
+    return vpadalq_s16(vpadalq_s16(sums, low), high);
+}
+
+#include "neon.h"
+#include "vectors.h"
+
+INLINE Lanes neon_load_halves(const uint8_t *at) {
+    float x[LANES] __attribute__((aligned(64)));
+    for (int i = 0; i < LANES; i += 8) {
+        uint16x8_t halves = vreinterpretq_u16_u8(vld1q_u8(at + 2 * i));
+        vst1q_f32(x + i, vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(halves))));
+        vst1q_f32(x + i + 4, vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(halves))));
+    }
+    return *(const Lanes *)x;
+}
+
+#include "floats.h"
+#include "attention.h"
+#undef ON
+#undef TARGET
+
+#ifdef __ARM_FEATURE_DOTPROD
+#define TARGET
+#else
+#define TARGET __attribute__((target("arch=armv8.2-a+dotprod")))
+#endif
+#define ON(name) dotprod_##name
+INLINE TARGET int32x4_t dotprod_dot_16(int32x4_t sums, int8x16_t a, int8x16_t b) { return vdotq_s32(sums, a, b); }
+#include "neon.h"
+#undef ON
+
+static int has_dotprod(void) {
+#if defined(__APPLE__)
+    return 1; /* since the M1 */
+#elif defined(_WIN32)
+    return IsProcessorFeaturePresent(43); /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE */
+#elif defined(__linux__)
+    return (getauxval(AT_HWCAP) >> 20 & 1) != 0; /* HWCAP_ASIMDDP */
+#else
+    return 0;
+#endif
+}
+#endif
