@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -63,7 +62,7 @@ class MachineReport:
     free_memory: int
     free_disk: int
     gpu: Gpu | None
-    compiler: str | None
+    kernels: str
     sandbox: str
     sandbox_works: bool
     rooflines: tuple[Roofline, ...]
@@ -94,7 +93,7 @@ def examine_machine(measure: bool = True) -> MachineReport:
         free_memory=free,
         free_disk=shutil.disk_usage(Path.cwd()).free,
         gpu=find_gpu(measure),
-        compiler=find_compiler(),
+        kernels=describe_kernels(),
         sandbox=sandbox,
         sandbox_works=sandbox_works,
         rooflines=tuple(probe_machine(threads=n) for n in threads) if measure else (),
@@ -121,19 +120,18 @@ def memory_limits() -> tuple[int, int]:
     return min(total, limit), min(free, max(limit - used, 0))
 
 
-def find_compiler() -> str | None:
-    """The first C++ compiler on the PATH, as it names itself."""
-    for name in ("c++", "g++", "clang++", "cl"):
-        path = shutil.which(name)
-        if not path:
-            continue
-        try:
-            shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if lines := (shown.stdout or shown.stderr).splitlines():
-            return lines[0].strip()
-    return None
+def describe_kernels() -> str:
+    """What the 4-bit kernels are on this machine: compiled C and its instruction set, or numba and why."""
+    from fourbit.kernels.build import compilers, library
+    from fourbit.kernels.native import isas
+
+    if not compilers():
+        return "numba, several times slower than C: no C compiler on the PATH (cc, gcc, clang, or pip install ziglang)"
+    try:
+        library()
+        return f"C for {list(isas())[-1]}, compiled here"
+    except FourbitError as error:
+        return f"numba, several times slower than C: {str(error).splitlines()[0]}"
 
 
 def describe_sandbox() -> tuple[bool, str]:
@@ -239,7 +237,7 @@ def _machine_table(report: MachineReport) -> Table:
     table.add_row("GPU", _describe_gpu(report.gpu))
     for roofline in report.rooflines:
         table.add_row("roofline", str(roofline))
-    table.add_row("compiler", report.compiler or "none found; no lab needs one, later ones can use it")
+    table.add_row("kernels", report.kernels)
     table.add_row("sandbox", _marked(report.sandbox_works, report.sandbox))
     return table
 

@@ -34,7 +34,7 @@ def shown(report: doctor.MachineReport) -> str:
 def test_the_report_fits_one_screen_and_names_every_part(report):
     text = shown(report)
     assert len(text.splitlines()) <= HEIGHT
-    for word in ("cores", "memory", "GPU", "roofline", "compiler", "sandbox", "pocket", "real", "hollow", "tokens/s"):
+    for word in ("cores", "memory", "GPU", "roofline", "kernels", "sandbox", "pocket", "real", "hollow", "tokens/s"):
         assert word in text
 
 
@@ -43,6 +43,15 @@ def test_a_7b_at_four_bits_is_bandwidth_over_bytes(report):
     assert pytest.approx(3.9375e9) == doctor.BYTES_7B
     assert doctor.tokens_per_second(31.5e9) == pytest.approx(8.0)
     assert "31.5 GB/s / 3.94 GB = 8.0 tokens/s" in shown(report)
+
+
+def test_without_a_compiler_the_kernels_are_numba_and_what_helps_is_said(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    told = doctor.describe_kernels()
+    assert told.startswith("numba")
+    assert "compiler" in told
 
 
 def test_a_gpu_that_holds_the_model_has_a_line_of_its_own(report, monkeypatch):
