@@ -18,7 +18,8 @@ from fourbit.llm.sizes import NF4, cache_row_bytes, nf4_bytes, stored_kinds, ten
 
 CHUNK = 128  # tokens of a prompt that the CPU engine computes together
 GPU_CHUNK = 512  # and the GPU
-PER_TOKEN_OF_VOCABULARY = 600  # bytes that `tokenizers` holds for a token and its merge; measured, 530 to 590
+FIRST_USE = 12_000_000  # bytes of libraries and heap that come with the first model; measured, 10 to 12 MB
+PER_TOKEN_OF_VOCABULARY = 600  # bytes that `tokenizers` holds for a token and its merge; measured, 430 to 620
 CUDA_CONTEXT = 500 * 2**20  # what CUDA and cuBLAS take on a GPU, where fourbit.llm.gpu has not measured it
 
 
@@ -178,7 +179,7 @@ def _on_cpu(
         from fourbit.measure.memory import resident
 
         baseline = resident()
-    overhead = baseline + PER_TOKEN_OF_VOCABULARY * config.vocabulary
+    overhead = baseline + FIRST_USE + PER_TOKEN_OF_VOCABULARY * config.vocabulary
     found = _planned(name, config, form, sizes, context, kv)
     return replace(found, activations=activation_bytes(config, min(context, CHUNK)), overhead=overhead)
 
