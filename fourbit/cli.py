@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 import fourbit
-from fourbit import talk_commands
+from fourbit import bench_command, talk_commands
 from fourbit.errors import FourbitError
 from fourbit.model_commands import app as models
 
@@ -137,6 +137,7 @@ def run(
 
 app.command(rich_help_panel=LEARN, help=talk_commands.CHAT)(talk_commands.chat)
 app.command(rich_help_panel=LEARN, help=talk_commands.SERVE)(talk_commands.serve)
+app.command(rich_help_panel=LEARN, help=bench_command.BENCH)(bench_command.bench)
 
 
 @cache
