@@ -80,10 +80,10 @@ def rows(card: Card) -> list[tuple[str, str]]:
         ("prefill", f"{s.prefill:.1f} tokens/s, in a prompt of {s.prefill_tokens}"),
         ("decode", f"{s.decode:.2f} tokens/s (slowest {s.slowest:.2f}, fastest {s.fastest:.2f})"),
         ("roof", f"{card.share_of_roof:.0%}: a token reads {_size(card.bytes_for_each_token)}, "
-                 f"and {threads} {"reads" if s.threads == 1 else "read"} {card.read_roof / 1e9:.1f} GB/s at best"),
+                 f"and {card.read_roof / 1e9:.1f} GB/s is the most that {threads} can read"),
         ("memory", f"{_size(card.peak)} at most with {card.tokens_held} tokens held, planned "
-                   f"{_size(card.planned_peak)} ({card.peak / card.planned_peak - 1:+.1%}); {_size(card.planned_total)} with all {card.context} "
-                   f"(cache {card.kv})"),
+                   f"{_size(card.planned_peak)} ({card.peak / card.planned_peak - 1:+.1%}); "
+                   f"{_size(card.planned_total)} with all {card.context} (cache {card.kv})"),
         ("energy", _energy(card)),
     ]  # fmt: skip
     return lines + [("note", note) for note in card.notes]
