@@ -49,16 +49,25 @@ INLINE TARGET Floats ON(no_floats)(void) { return vdupq_n_f32(0); }
 INLINE TARGET Floats ON(add_scaled_sums)(Floats total, Sums s, float scale) {
     return vfmaq_n_f32(total, vcvtq_f32_s32(vaddq_s32(s.val[0], s.val[1])), scale);
 }
-INLINE TARGET Floats ON(add_halves)(Floats total, Sums s, float low, float high) {
-    return vfmaq_n_f32(vfmaq_n_f32(total, vcvtq_f32_s32(s.val[0]), low), vcvtq_f32_s32(s.val[1]), high);
+INLINE TARGET Floats ON(add_halves)(Floats total, Sums s, const float two[2], float scale) {
+    Floats low = vmulq_n_f32(vcvtq_f32_s32(s.val[0]), two[0]);
+    return vfmaq_n_f32(total, vfmaq_n_f32(low, vcvtq_f32_s32(s.val[1]), two[1]), scale);
 }
 INLINE TARGET Floats ON(add_eight)(Floats total, const float *a, const float *b) {
     return vfmaq_f32(vfmaq_f32(total, vld1q_f32(a), vld1q_f32(b)), vld1q_f32(a + 4), vld1q_f32(b + 4));
 }
 INLINE TARGET float ON(sum_of)(Floats x) { return vaddvq_f32(x); }
-INLINE TARGET void ON(eight_halves)(const uint16_t *at, float *to) {
-    vst1q_f32(to, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at))));
-    vst1q_f32(to + 4, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at + 4))));
+INLINE TARGET float ON(half)(const uint8_t *at) {
+    uint16_t bits;
+    memcpy(&bits, at, 2);
+    return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(bits))), 0);
+}
+INLINE TARGET void ON(eight_halves)(const uint8_t *w, int64_t apart, float *to) {
+    for (int b = 0; b < 8; b++) to[b] = ON(half)(w + b * apart);
+}
+
+INLINE TARGET void ON(eight_bytes)(const uint8_t *at, int negative, float times, float *to) {
+    for (int b = 0; b < 8; b++) to[b] = times * (float)(negative ? (int8_t)at[b] : at[b]);
 }
 
 #include "rows_narrow.h"

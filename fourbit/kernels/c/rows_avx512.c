@@ -104,17 +104,6 @@ INLINE TARGET __m512i twice_shifted(const uint8_t *bytes, int low, int high) {
     return _mm512_srlv_epi16(both, counts);
 }
 
-/* The six-bit scales of one super-block, a byte each, and its minima: see six_bits in unpack.c. */
-INLINE TARGET void six_bits_at_once(const uint8_t *packed, uint64_t *scales, uint64_t *minima) {
-    uint32_t a, b, c;
-    memcpy(&a, packed, 4);
-    memcpy(&b, packed + 4, 4);
-    memcpy(&c, packed + 8, 4);
-    uint32_t s = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030), m = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
-    *scales = (a & 0x3f3f3f3f) | (uint64_t)s << 32;
-    *minima = (b & 0x3f3f3f3f) | (uint64_t)m << 32;
-}
-
 /* Lanes 0-7: the bytes of `a` times its half-precision factor at `half`; lanes 8-15: those of `b`. */
 INLINE TARGET __m512 scaled_bytes(uint64_t a, const uint8_t *half_a, uint64_t b, const uint8_t *half_b) {
     __m512 bytes = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x((long long)b, (long long)a)));

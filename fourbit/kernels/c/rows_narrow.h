@@ -4,8 +4,8 @@
  * A span is 8 blocks of 32 columns. Its scales are prepared together; then each block is unpacked, multiplied with the
  * activations, and its few partial sums are scaled and added as floats.
  *
- * SIGNED says whether codes become negative before the product (NEON), or whether 8 or 32 times the sum of the
- * activations is subtracted after it (AVX2, which multiplies unsigned with signed numbers).
+ * SIGNED says whether Q4_0's codes become negative before the product (NEON), or whether 8 times the sum of the activations
+ * is subtracted after it (AVX2, which multiplies unsigned with signed numbers).
  */
 #ifndef FOURBIT_NARROW
 #define FOURBIT_NARROW
@@ -22,45 +22,51 @@ INLINE int64_t span_bytes(int64_t kind) {
 }
 #endif
 
+/* A span's scales go from registers to memory at once: a wide read waits for narrow writes. */
 INLINE TARGET void ON(span_of_blocks)(int kind, const uint8_t *w, int64_t count, Span *span) {
-    uint16_t d[SPAN] = {0}, m[SPAN] = {0};
-    for (int64_t b = 0; b < count; b++) {
-        memcpy(d + b, w + b * FORMATS[kind].bytes, 2);
-        if (kind == Q4_1) memcpy(m + b, w + b * FORMATS[kind].bytes + 2, 2);
+    const int64_t bytes = FORMATS[kind].bytes;
+    uint8_t edge[SPAN * 34];
+    if (count < SPAN) {
+        memset(edge, 0, sizeof edge);
+        for (int64_t b = 0; b < count; b++) memcpy(edge + b * bytes, w + b * bytes, 4);
+        w = edge;
     }
-    ON(eight_halves)(d, span->scale);
-    if (kind == Q4_1) ON(eight_halves)(m, span->least);
+    ON(eight_halves)(w, bytes, span->scale);
+    if (kind == Q4_1) ON(eight_halves)(w + 2, bytes, span->least);
     for (int b = 0; !SIGNED && kind == Q4_0 && b < SPAN; b++) span->least[b] = -8 * span->scale[b];
 }
 
 INLINE TARGET void ON(span_of_super)(int kind, const uint8_t *w, Span *span) {
     if (kind == Q6_K) {
-        float d = load_half(w + 208);
-        for (int i = 0; i < 16; i++) {
-            span->scale[i] = d * (float)(int8_t)w[192 + i];
-            span->least[i] = -32 * span->scale[i];
-        }
+        ON(eight_bytes)(w + 192, 1, ON(half)(w + 208), span->scale);
+        ON(eight_bytes)(w + 200, 1, ON(half)(w + 208), span->scale + SPAN);
         return;
     }
-    float d = load_half(w), dmin = load_half(w + 2);
-    uint8_t s[SPAN], m[SPAN];
-    six_bits(w + 4, s, m);
-    for (int b = 0; b < SPAN; b++) {
-        span->scale[b] = d * (float)s[b];
-        span->least[b] = -dmin * (float)m[b];
-    }
+    uint64_t scales, minima;
+    six_bits_at_once(w + 4, &scales, &minima);
+    ON(eight_bytes)((const uint8_t *)&scales, 0, ON(half)(w), span->scale);
+    ON(eight_bytes)((const uint8_t *)&minima, 0, -ON(half)(w + 2), span->least);
 }
 
 INLINE TARGET void ON(span_of_groups)(int kind, const Matrix *m, int64_t row, int64_t first, int64_t count, Span *span) {
-    uint16_t d[SPAN] = {0};
-    int zero[SPAN] = {0};
-    for (int64_t b = 0; b < count; b++) {
-        int64_t g = row * m->groups + (first + b) * BLOCK / m->group;
-        memcpy(d + b, m->scale + 2 * g, 2);
-        zero[b] = m->zero[g];
+    const int64_t g = row * m->groups + first * BLOCK / m->group;
+    if (m->group == BLOCK && count == SPAN) {
+        ON(eight_halves)(m->scale + 2 * g, 2, span->scale);
+        ON(eight_bytes)(m->zero + g, 0, 1, span->least);
+    } else {
+        uint64_t halves[2] = {0}, zeros = 0;
+        for (int64_t b = 0, h = g, within = first * BLOCK % m->group; b < count; b++) {
+            uint16_t half;
+            memcpy(&half, m->scale + 2 * h, 2);
+            halves[b / 4] |= (uint64_t)half << (b % 4 * 16);
+            zeros |= (uint64_t)m->zero[h] << (8 * b);
+            within += BLOCK;
+            if (within >= m->group) h++, within = 0;
+        }
+        ON(eight_halves)((const uint8_t *)halves, 2, span->scale);
+        ON(eight_bytes)((const uint8_t *)&zeros, 0, 1, span->least);
     }
-    ON(eight_halves)(d, span->scale);
-    for (int b = 0; b < SPAN; b++) span->least[b] = span->scale[b] * (float)((kind == GROUP8 ? 128 : 0) - zero[b]);
+    for (int b = 0; b < SPAN; b++) span->least[b] = span->scale[b] * ((kind == GROUP8 ? 128.0f : 0.0f) - span->least[b]);
 }
 
 /* The codes of block b of a span whose bytes begin at w. */
@@ -75,7 +81,7 @@ INLINE TARGET Codes ON(codes_of)(int kind, const uint8_t *w, int64_t b) {
     case Q6_K: { /* blocks 0 and 2, 1 and 3 of each 128 columns share bytes */
         const uint8_t *low = w + b / 4 * 64 + b % 2 * 32, *high = w + 128 + b / 4 * 32;
         Codes codes = ON(more_bits)(ON(nibbles_of_32)(low, b % 4 > 1), high, (int)(b % 4 * 2), 3);
-        return ON(plus)(codes, SIGNED ? -32 : 0);
+        return ON(plus)(codes, -32);
     }
     case GROUP4: return ON(pairs_of_16)(w + b * 16);
     default: return ON(plus)(ON(whole_bytes)(w + b * 32), -128);
@@ -86,22 +92,13 @@ INLINE TARGET Codes ON(codes_of)(int kind, const uint8_t *w, int64_t b) {
 INLINE TARGET Floats ON(one_span)(int kind, Floats total, const uint8_t *w, Span *span, const Activations *a, int64_t at,
                                   int64_t count) {
     const int8_t *x = a->codes + at * BLOCK;
-    float product[2 * SPAN] __attribute__((aligned(32)));
-    if (kind == Q6_K) {
-        float sums[2 * SPAN] __attribute__((aligned(32)));
-        for (int i = 0; i < 2 * SPAN; i++) {
-            product[i] = span->scale[i] * a->scale[at + i / 2];
-            sums[i] = (float)a->half_sum[2 * at + i] * a->scale[at + i / 2];
-        }
-        if (!SIGNED) total = ON(add_eight)(ON(add_eight)(total, span->least, sums), span->least + 8, sums + 8);
-    } else {
-        for (int i = 0; i < SPAN; i++) product[i] = span->scale[i] * a->scale[at + i];
-        if (FORMATS[kind].has_least || (!SIGNED && kind == Q4_0)) total = ON(add_eight)(total, span->least, a->sum + at);
-    }
+    float product[SPAN] __attribute__((aligned(32)));
+    for (int i = 0; i < SPAN; i++) product[i] = span->scale[i] * a->scale[at + i];
+    if (FORMATS[kind].has_least || (!SIGNED && kind == Q4_0)) total = ON(add_eight)(total, span->least, a->sum + at);
     for (int64_t b = 0; b < count; b++) {
-        Sums dot = ON(dot)(ON(codes_of)(kind, w, b), x + b * BLOCK, FORMATS[kind].bits);
+        Sums dot = ON(dot)(ON(codes_of)(kind, w, b), x + b * BLOCK, kind == Q6_K ? 8 : FORMATS[kind].bits);
         if (kind == Q6_K)
-            total = ON(add_halves)(total, dot, product[2 * b], product[2 * b + 1]);
+            total = ON(add_halves)(total, dot, span->scale + 2 * b, a->scale[at + b]);
         else
             total = ON(add_scaled_sums)(total, dot, product[b]);
     }

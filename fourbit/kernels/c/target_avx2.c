@@ -48,8 +48,9 @@ INLINE TARGET Floats avx2_no_floats(void) { return _mm256_setzero_ps(); }
 INLINE TARGET Floats avx2_add_scaled_sums(Floats total, Sums sums, float scale) {
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(scale), total);
 }
-INLINE TARGET Floats avx2_add_halves(Floats total, Sums sums, float low, float high) {
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), _mm256_set_m128(_mm_set1_ps(high), _mm_set1_ps(low)), total);
+INLINE TARGET Floats avx2_add_halves(Floats total, Sums sums, const float two[2], float scale) {
+    __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(sums), _mm256_set1_ps(scale));
+    return _mm256_fmadd_ps(product, _mm256_set_m128(_mm_set1_ps(two[1]), _mm_set1_ps(two[0])), total);
 }
 INLINE TARGET Floats avx2_add_eight(Floats total, const float *a, const float *b) {
     return _mm256_fmadd_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(b), total);
@@ -59,8 +60,22 @@ INLINE TARGET float avx2_sum_of(Floats x) {
     __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
-INLINE TARGET void avx2_eight_halves(const uint16_t *at, float *to) {
-    _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)));
+INLINE TARGET short avx2_16_bits(const uint8_t *at) {
+    short bits;
+    memcpy(&bits, at, 2);
+    return bits;
+}
+INLINE TARGET float avx2_half(const uint8_t *at) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(avx2_16_bits(at)))); }
+INLINE TARGET void avx2_eight_halves(const uint8_t *w, int64_t apart, float *to) {
+    __m128i d = _mm_setr_epi16(avx2_16_bits(w), avx2_16_bits(w + apart), avx2_16_bits(w + 2 * apart), avx2_16_bits(w + 3 * apart),
+                               avx2_16_bits(w + 4 * apart), avx2_16_bits(w + 5 * apart), avx2_16_bits(w + 6 * apart),
+                               avx2_16_bits(w + 7 * apart));
+    _mm256_storeu_ps(to, _mm256_cvtph_ps(apart == 2 ? _mm_loadu_si128((const __m128i *)w) : d));
+}
+INLINE TARGET void avx2_eight_bytes(const uint8_t *at, int negative, float times, float *to) {
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)at);
+    __m256 floats = _mm256_cvtepi32_ps(negative ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
+    _mm256_storeu_ps(to, _mm256_mul_ps(floats, _mm256_set1_ps(times)));
 }
 
 #include "rows_narrow.h"

@@ -46,6 +46,17 @@ static void six_bits(const uint8_t *packed, uint8_t *s, uint8_t *m) {
     }
 }
 
+/* The same in registers, a byte each: all four of a 32-bit number at once. */
+UNUSED INLINE void six_bits_at_once(const uint8_t *packed, uint64_t *scales, uint64_t *minima) {
+    uint32_t a, b, c;
+    memcpy(&a, packed, 4);
+    memcpy(&b, packed + 4, 4);
+    memcpy(&c, packed + 8, 4);
+    uint32_t s = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030), m = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
+    *scales = (a & 0x3f3f3f3f) | (uint64_t)s << 32;
+    *minima = (b & 0x3f3f3f3f) | (uint64_t)m << 32;
+}
+
 static void unpack_q45_k(const uint8_t *block, const uint8_t *fifth, const uint8_t *low, int8_t *codes, float *scale,
                          float *least) {
     float d = load_half(block), dmin = load_half(block + 2);
