@@ -31,6 +31,7 @@ LABS = {  # and the chapters that prepare for each
     "02-quantization": ("02-quantization",),
     "03-distillation": ("03-distillation",),
     "04-llm-quantization": ("04-outliers", "05-four-bits"),
+    "05-kernels": ("06-kernels",),
 }
 NOTES = tuple(chapter for chapters in LABS.values() for chapter in chapters)
 

@@ -22,7 +22,7 @@ ROWS, COLUMNS = 512, 4096
 _CACHES = ("--D1=32768,8,64", "--LL=524288,16,64")  # both matrices, 1.2 and 8 MiB, are larger
 _FLAGS = {"x86_64": ("-mavx2", "-mfma"), "AMD64": ("-mavx2", "-mfma")}
 
-_MAIN = r"""
+MAIN = r"""
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,7 +100,7 @@ def count(source: str) -> dict[str, Counted]:
         raise FourbitError("counting needs valgrind and a C compiler on x86-64; the chapter has the numbers")
     with tempfile.TemporaryDirectory(prefix="fourbit-") as folder:
         program, text = Path(folder, "kernels"), Path(folder, "kernels.c")
-        text.write_text(source + _MAIN, encoding="utf-8")
+        text.write_text(source + MAIN, encoding="utf-8")
         sizes = (f"-DROWS={ROWS}", f"-DCOLUMNS={COLUMNS}")
         _run([*compiler(), "-O3", "-std=gnu11", *_FLAGS[platform.machine()], *sizes, "-o", str(program), str(text)])
         return {name: _counted(program, argument) for name, argument in KERNELS.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import _distillation
 import _four_bits
+import _kernels
 import _outliers
 import _quantization
 import torch
@@ -24,7 +25,9 @@ N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 def values() -> dict[str, str]:
     """Return {key: text} for the marks ``<!--=key-->`` behind numbers."""
     own = network() | statistics_of_medians() | rooflines() | energies() | decoding() | sparse() | measured()
-    return own | _quantization.numbers() | _distillation.numbers() | _outliers.numbers() | _four_bits.numbers()
+    for chapter in (_quantization, _distillation, _outliers, _four_bits, _kernels):
+        own |= chapter.numbers()
+    return own
 
 
 def network() -> dict[str, str]:
