@@ -1,26 +1,48 @@
 /* Attention over a KV cache. Included once per target, after floats.h.
  *
- * A task is one key head and a few tokens. Positions come in tiles; for each query we keep the largest score so far, the
- * sum of exponentials relative to it, and the weighted sum of values: when a larger score comes, both sums shrink by the
- * same factor (online softmax: Milakov & Gimelshein, arXiv:1805.02867; FlashAttention: Dao et al., arXiv:2205.14135).
+ * Positions come in tiles. For each query we keep the largest score so far, the sum of exponentials relative to it, and
+ * the weighted sum of values: when a larger score comes, both sums shrink by the same factor (online softmax: Milakov &
+ * Gimelshein, arXiv:1805.02867; FlashAttention: Dao et al., arXiv:2205.14135).
+ *
+ * Two ways to fill a register. With few queries a register holds neighboring channels of one of them, and a score is a sum across
+ * its lanes. With many it holds one channel of as many queries: nothing is summed across lanes, and softmax is the same for all.
  */
 #ifndef FOURBIT_ATTENTION_H
 #define FOURBIT_ATTENTION_H
 
-enum { TILE_POSITIONS = 64, TILE_TOKENS = 8 };
+enum { TILE_POSITIONS = 64, FEW_QUERIES = 8, TOGETHER = 4 };
 
 typedef struct {
     const CacheLayer *cache;
     const float *queries; /* (tokens, heads, width) */
     float *out;
-    int64_t tokens, heads, start;
+    int64_t tokens, heads, start, lanes;
     float *scratch;
     int64_t scratch_floats; /* per worker */
 } Attention;
 
-/* Floats of scratch for `queries` queries at a time. */
-static int64_t attention_scratch(int64_t queries, int64_t width) {
-    return TILE_POSITIONS * width + queries * (TILE_POSITIONS + width + 2 + LANES);
+/* Queries that share a key head. */
+INLINE int64_t shared_heads(const Attention *a) { return a->heads / a->cache->kv_heads; }
+
+/* Where query q of a key head is, in `queries` and `out`: queries of one token come together. */
+INLINE int64_t query_at(const Attention *a, int64_t head, int64_t q) {
+    int64_t shared = shared_heads(a);
+    return (q / shared * a->heads + head * shared + q % shared) * a->cache->width;
+}
+
+INLINE int64_t queries_at_once(const Attention *a) {
+    int64_t all = a->tokens * shared_heads(a);
+    return all < FEW_QUERIES ? all : a->lanes;
+}
+
+/* Tasks, and floats of scratch for each worker. */
+static int64_t attention_tasks(const Attention *a) {
+    int64_t once = queries_at_once(a);
+    return (a->tokens * shared_heads(a) + once - 1) / once * a->cache->kv_heads;
+}
+
+static int64_t attention_scratch(const Attention *a) {
+    return (TILE_POSITIONS + 2 * a->lanes) * (a->cache->width + 16) + a->lanes * (TILE_POSITIONS + 2) + FEW_QUERIES * a->cache->width;
 }
 #endif
 
@@ -48,12 +70,11 @@ static TARGET const float *ON(cache_tile)(const CacheLayer *c, const uint8_t *ro
     return to;
 }
 
-/* Scores to weights relative to the largest of all tiles so far; returns the factor by which older sums shrink. */
-static TARGET float ON(soften)(float *scores, int64_t count, float *largest, float *sum) {
+/* Scores of a query become weights relative to the largest of all tiles so far; returns by what older sums shrink. */
+INLINE TARGET float ON(soften)(float *scores, int64_t count, float *largest, float *sum) {
     float most = *largest;
     for (int64_t p = 0; p < count; p++) most = scores[p] > most || scores[p] != scores[p] ? scores[p] : most;
-    float shift[LANES] = {*largest - most};
-    float shrink = ON(exponential)(ON(load)(shift))[0];
+    float shrink = ON(exponential)(ON(all)(*largest - most))[0];
     Lanes total = {0};
     for (int64_t p = count; p < rounded_up(count, LANES); p++) scores[p] = -INFINITY;
     for (int64_t p = 0; p < count; p += LANES) {
@@ -66,56 +87,133 @@ static TARGET float ON(soften)(float *scores, int64_t count, float *largest, flo
     return shrink;
 }
 
-INLINE TARGET void ON(add_scaled)(float *to, float shrink, const float *values, const float *weights, int64_t count,
-                                  int64_t width) {
-    for (int64_t c = 0; c < width; c += LANES) {
-        int64_t lanes = smaller(LANES, width - c);
-        if (lanes < LANES) {
-            for (int64_t i = c; i < width; i++) {
-                to[i] *= shrink;
-                for (int64_t p = 0; p < count; p++) to[i] += weights[p] * values[p * width + i];
-            }
-            continue;
-        }
-        Lanes sum = ON(load)(to + c) * shrink;
-        for (int64_t p = 0; p < count; p++) sum += weights[p] * ON(load)(values + p * width + c);
-        ON(save)(to + c, sum);
+/* to = shrink * to + the sum over positions of weight * value; four registers of channels at a time. */
+INLINE TARGET void ON(add_values)(float *to, float shrink, const uint8_t *rows, int64_t row_bytes, int halves, const float *weights,
+                                  int64_t count, int64_t width) {
+    int64_t c = 0;
+    for (; c + TOGETHER * LANES <= width; c += TOGETHER * LANES) {
+        Lanes sums[TOGETHER];
+        for (int j = 0; j < TOGETHER; j++) sums[j] = ON(load)(to + c + j * LANES) * shrink;
+        for (int64_t p = 0; p < count; p++)
+            for (int j = 0; j < TOGETHER; j++) sums[j] += weights[p] * ON(lanes_at)(rows + p * row_bytes, c + j * LANES, halves);
+        for (int j = 0; j < TOGETHER; j++) ON(save)(to + c + j * LANES, sums[j]);
+    }
+    for (; c < width; c++) {
+        to[c] *= shrink;
+        for (int64_t p = 0; p < count; p++)
+            to[c] += weights[p] * (halves ? load_half(rows + p * row_bytes + 2 * c) : ((const float *)(rows + p * row_bytes))[c]);
     }
 }
 
-static TARGET void ON(attend_tile)(void *context, int64_t chunk, int worker) {
-    const Attention *a = context;
+INLINE TARGET void ON(attend_few)(const Attention *a, int64_t head, int64_t queries, float *scratch) {
     const CacheLayer *c = a->cache;
-    int64_t head = chunk % c->kv_heads, first = chunk / c->kv_heads * TILE_TOKENS, width = c->width;
-    int64_t tokens = smaller(TILE_TOKENS, a->tokens - first), shared = a->heads / c->kv_heads, queries = tokens * shared;
-    float *tile = a->scratch + worker * a->scratch_floats, *scores = tile + TILE_POSITIONS * width;
-    float *mixed = scores + queries * TILE_POSITIONS, *largest = mixed + queries * width, *sum = largest + queries;
+    const int64_t width = c->width, end = a->start + a->tokens, shared = shared_heads(a);
+    float *tile = scratch, *mixed = tile + TILE_POSITIONS * width;
+    float scores[TILE_POSITIONS], largest[FEW_QUERIES], sum[FEW_QUERIES], scale = 1.0f / sqrtf((float)width);
     for (int64_t q = 0; q < queries; q++) largest[q] = -INFINITY, sum[q] = 0;
     memset(mixed, 0, (size_t)(queries * width) * sizeof(float));
-    float scale = 1.0f / sqrtf((float)width);
-    int64_t end = a->start + first + tokens;
-    const uint8_t *keys = c->keys + head * c->capacity * c->row_bytes;
-    const uint8_t *values = c->values + head * c->capacity * c->row_bytes;
+    const int halves = c->kind == CACHE_F16 && queries == 1; /* decoding them once pays off with the second query */
+    const int64_t row_bytes = halves ? c->row_bytes : width * 4;
     for (int64_t p = 0; p < end; p += TILE_POSITIONS) {
-        int64_t here = smaller(TILE_POSITIONS, end - p);
-        const float *rows = ON(cache_tile)(c, keys + p * c->row_bytes, here, tile);
+        int64_t here = smaller(TILE_POSITIONS, end - p), at = (head * c->capacity + p) * c->row_bytes;
+        const uint8_t *keys = c->keys + at, *values = c->values + at;
+        float all_scores[FEW_QUERIES][TILE_POSITIONS];
+        if (!halves) keys = (const uint8_t *)ON(cache_tile)(c, keys, here, tile);
+        for (int64_t q = 0; q < queries; q++)
+            for (int64_t i = 0; i < here; i++) {
+                float dot = ON(dot_row)(a->queries + query_at(a, head, q), keys + i * row_bytes, width, halves);
+                all_scores[q][i] = p + i <= a->start + q / shared ? dot * scale : -INFINITY;
+            }
+        if (!halves) values = (const uint8_t *)ON(cache_tile)(c, values, here, tile);
         for (int64_t q = 0; q < queries; q++) {
-            int64_t token = first + q / shared, seen = a->start + token + 1 - p;
-            const float *query = a->queries + (token * a->heads + head * shared + q % shared) * width;
-            for (int64_t i = 0; i < here; i++)
-                scores[q * TILE_POSITIONS + i] = i < seen ? ON(dot_floats)(query, rows + i * width, width) * scale : -INFINITY;
-        }
-        rows = ON(cache_tile)(c, values + p * c->row_bytes, here, tile);
-        for (int64_t q = 0; q < queries; q++) {
-            float *weights = scores + q * TILE_POSITIONS;
-            if (a->start + first + q / shared < p) continue; /* nothing to see here: all scores are -infinity */
-            float shrink = ON(soften)(weights, here, largest + q, sum + q);
-            ON(add_scaled)(mixed + q * width, shrink, rows, weights, here, width);
+            if (p > a->start + q / shared) continue; /* it sees nothing of this tile */
+            memcpy(scores, all_scores[q], sizeof scores);
+            float shrink = ON(soften)(scores, here, largest + q, sum + q);
+            ON(add_values)(mixed + q * width, shrink, values, row_bytes, halves, scores, here, width);
         }
     }
-    for (int64_t q = 0; q < queries; q++) {
-        int64_t token = first + q / shared;
-        float *out = a->out + (token * a->heads + head * shared + q % shared) * width;
-        for (int64_t i = 0; i < width; i++) out[i] = mixed[q * width + i] / sum[q];
+    for (int64_t q = 0; q < queries; q++)
+        for (int64_t i = 0; i < width; i++) a->out[query_at(a, head, q) + i] = mixed[q * width + i] / sum[q];
+}
+
+/* sums[i] += the sum over j of x[j] (of LANES queries) * y[i * step_i + j * step_j] */
+INLINE TARGET void ON(outer)(Lanes sums[TOGETHER], const float *x, const float *y, int64_t step_i, int64_t step_j, int64_t count) {
+    for (int64_t j = 0; j < count; j++) {
+        Lanes both = ON(load)(x + j * LANES);
+        for (int i = 0; i < TOGETHER; i++) sums[i] += both * y[i * step_i + j * step_j];
     }
 }
+
+/* LANES queries of one key head, from query `first` on. Queries behind the last repeat it; their results are not written. */
+INLINE TARGET void ON(attend_many)(const Attention *a, int64_t head, int64_t first, float *scratch) {
+    const CacheLayer *c = a->cache;
+    const int64_t width = c->width, shared = shared_heads(a), last = a->tokens * shared - 1;
+    const int64_t padded = rounded_up(width, TOGETHER);
+    float *tile = scratch, *turned = tile + TILE_POSITIONS * width, *mixed = turned + width * LANES;
+    float *weights = mixed + padded * LANES, scale = 1.0f / sqrtf((float)width);
+    Ints seen; /* the last position that each query sees */
+    for (int q = 0; q < LANES; q++) {
+        int64_t query = smaller(first + q, last);
+        seen[q] = (int32_t)(a->start + query / shared);
+        const float *from = a->queries + query_at(a, head, query);
+        for (int64_t i = 0; i < width; i++) turned[i * LANES + q] = from[i] * scale;
+    }
+    memset(mixed, 0, (size_t)(padded * LANES) * sizeof(float));
+    Lanes largest = ON(all)(-INFINITY), sum = {0};
+    const int64_t end = a->start + smaller(first + LANES - 1, last) / shared + 1;
+    for (int64_t p = 0; p < end; p += TILE_POSITIONS) {
+        int64_t here = smaller(TILE_POSITIONS, end - p), at = (head * c->capacity + p) * c->row_bytes;
+        const float *rows = ON(cache_tile)(c, c->keys + at, here, tile);
+        Lanes most = largest, total = {0};
+        for (int64_t i = 0; i < here; i += TOGETHER) {
+            Lanes scores[TOGETHER] = {{0}};
+            if (i + TOGETHER <= here)
+                ON(outer)(scores, turned, rows + i * width, width, 1, width);
+            else
+                for (int64_t j = 0; j < (here - i) * width; j++) scores[j / width] += ON(load)(turned + j % width * LANES) * rows[i * width + j];
+            for (int64_t k = 0; k < smaller(TOGETHER, here - i); k++) {
+                Lanes score = ON(choose)(seen >= (int32_t)(p + i + k), scores[k], ON(all)(-INFINITY));
+                ON(save)(weights + (i + k) * LANES, score);
+                most = ON(choose)((score > most) | (score != score), score, most);
+            }
+        }
+        Lanes never = ON(choose)(most == -INFINITY, ON(all)(0), most); /* a query that has seen nothing yet: no -inf + inf */
+        Lanes shrink = ON(exponential)(largest - never);
+        for (int64_t i = 0; i < here; i++) {
+            Lanes weight = ON(exponential)(ON(load)(weights + i * LANES) - never);
+            ON(save)(weights + i * LANES, weight);
+            total += weight;
+        }
+        sum = sum * shrink + total, largest = most;
+        rows = ON(cache_tile)(c, c->values + at, here, tile);
+        for (int64_t i = 0; i < width; i += TOGETHER) {
+            int64_t channels = smaller(TOGETHER, width - i);
+            Lanes sums[TOGETHER] = {{0}};
+            for (int64_t k = 0; k < channels; k++) sums[k] = ON(load)(mixed + (i + k) * LANES) * shrink;
+            if (channels == TOGETHER)
+                ON(outer)(sums, weights, rows + i, 1, width, here);
+            else
+                for (int64_t j = 0; j < here; j++)
+                    for (int64_t k = 0; k < channels; k++) sums[k] += ON(load)(weights + j * LANES) * rows[j * width + i + k];
+            for (int64_t k = 0; k < channels; k++) ON(save)(mixed + (i + k) * LANES, sums[k]);
+        }
+    }
+    for (int64_t q = 0; q < LANES && first + q <= last; q++) {
+        float *out = a->out + query_at(a, head, first + q);
+        for (int64_t i = 0; i < width; i++) out[i] = mixed[i * LANES + q] / sum[q];
+    }
+}
+
+static TARGET void ON(attend)(void *context, int64_t task, int worker) {
+    const Attention *a = context;
+    float *scratch = a->scratch + worker * a->scratch_floats;
+    int64_t head = task % a->cache->kv_heads, once = queries_at_once(a);
+    if (a->tokens * shared_heads(a) < FEW_QUERIES)
+        ON(attend_few)(a, head, once, scratch);
+    else
+        ON(attend_many)(a, head, task / a->cache->kv_heads * LANES, scratch);
+}
+
+#undef Lanes
+#undef Ints
+#undef LooseLanes

@@ -111,11 +111,11 @@ EXPORT void fourbit_store(const CacheLayer *c, int64_t position, int64_t tokens,
 /* out (tokens, heads * width): the queries' attention to positions 0 ... start + their own number. */
 EXPORT int fourbit_attend(int isa, int threads, const float *queries, int64_t tokens, int64_t heads, const CacheLayer *c,
                           int64_t start, float *out) {
-    int64_t queries_at_once = smaller(TILE_TOKENS, tokens) * (heads / c->kv_heads);
-    int64_t floats = rounded_up(attention_scratch(queries_at_once, c->width), 16);
-    Attention a = {c, queries, out, tokens, heads, start, aligned_bytes(threads * floats * 4), floats};
+    Attention a = {c, queries, out, tokens, heads, start, ISAS[isa].lanes, NULL, 0};
+    a.scratch_floats = rounded_up(attention_scratch(&a), 16);
+    a.scratch = aligned_bytes(threads * a.scratch_floats * 4);
     if (!a.scratch) return -1;
-    run_chunks(ISAS[isa].attend, &a, (tokens + TILE_TOKENS - 1) / TILE_TOKENS * c->kv_heads, threads);
+    run_chunks(ISAS[isa].attend, &a, attention_tasks(&a), threads);
     aligned_free(a.scratch);
     return 0;
 }

@@ -2,15 +2,20 @@
  * Included once per target, after vectors.h.
  */
 
-/* Products of float rows with all tokens. Four sums side by side keep the adders busy. */
-INLINE TARGET float ON(dot_floats)(const float *a, const float *b, int64_t n) {
+/* LANES numbers of a row of float32 or float16, from number i on. */
+INLINE TARGET Lanes ON(lanes_at)(const uint8_t *row, int64_t i, int halves) {
+    return halves ? ON(load_halves)(row + 2 * i) : ON(load)((const float *)(row + 4 * i));
+}
+
+/* The product of float32 numbers with a row. Four sums side by side keep the adders busy. */
+INLINE TARGET float ON(dot_row)(const float *x, const uint8_t *row, int64_t n, int halves) {
     Lanes sums[4] = {{0}};
     int64_t i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES)
-        for (int k = 0; k < 4; k++) sums[k] += ON(load)(a + i + k * LANES) * ON(load)(b + i + k * LANES);
-    for (; i + LANES <= n; i += LANES) sums[0] += ON(load)(a + i) * ON(load)(b + i);
+        for (int k = 0; k < 4; k++) sums[k] += ON(load)(x + i + k * LANES) * ON(lanes_at)(row, i + k * LANES, halves);
+    for (; i + LANES <= n; i += LANES) sums[0] += ON(load)(x + i) * ON(lanes_at)(row, i, halves);
     float rest = 0;
-    for (; i < n; i++) rest += a[i] * b[i];
+    for (; i < n; i++) rest += x[i] * (halves ? load_half(row + 2 * i) : ((const float *)row)[i]);
     return ON(total)((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
 }
 
@@ -24,18 +29,19 @@ INLINE TARGET void ON(halves)(const uint8_t *from, int64_t n, float *to) {
 static TARGET void ON(float_rows)(const Matrix *m, int64_t first, int64_t count, const Activations *a, float *out,
                                   Plain scratch, float *row) {
     for (int64_t r = first; r < first + count; r++) {
-        if (m->kind == F16)
-            ON(halves)(row_at(m, r), m->columns, row);
-        else
-            decode_row(m, r, scratch, row);
+        const int direct = m->kind == F32 || (m->kind == F16 && a->tokens == 1);
+        const uint8_t *values = direct ? row_at(m, r) : (const uint8_t *)row;
+        if (m->kind == F16 && !direct) ON(halves)(row_at(m, r), m->columns, row);
+        if (m->kind != F16 && !direct) decode_row(m, r, scratch, row);
         for (int64_t t = 0; t < a->tokens; t++)
-            out[t * m->rows + r] = ON(dot_floats)(row, a->exact + t * m->columns, m->columns);
+            out[t * m->rows + r] = direct && m->kind == F16 ? ON(dot_row)(a->exact + t * m->columns, values, m->columns, 1)
+                                                            : ON(dot_row)(a->exact + t * m->columns, values, m->columns, 0);
     }
 }
 
 /* out = x / sqrt(mean(x^2) + eps) * weight */
 static TARGET void ON(norm)(const float *x, int64_t width, const float *weight, float eps, float *out) {
-    float scale = 1.0f / sqrtf(ON(dot_floats)(x, x, width) / (float)width + eps);
+    float scale = 1.0f / sqrtf(ON(dot_row)(x, (const uint8_t *)x, width, 0) / (float)width + eps);
     for (int64_t i = 0; i < width; i++) out[i] = x[i] * scale * weight[i];
 }
 

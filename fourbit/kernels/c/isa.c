@@ -17,21 +17,22 @@ typedef struct {
     void (*norm)(const float *, int64_t, const float *, float, float *);
     void (*turn)(float *, int64_t, const float *, const float *, int);
     void (*gate)(const float *, const float *, int64_t, float *);
+    int64_t lanes;
     Task attend;
 } Isa;
 
-#define FLOATS(isa) isa##_float_rows, isa##_norm, isa##_turn, isa##_gate, isa##_attend_tile
+#define FLOATS(isa, lanes) isa##_float_rows, isa##_norm, isa##_turn, isa##_gate, lanes, isa##_attend
 
 static int always(void) { return 1; }
 
 static const Isa ISAS[] = {
-    {"scalar", always, scalar_round, scalar_rows, NULL, 1, 0, FLOATS(base)},
+    {"scalar", always, scalar_round, scalar_rows, NULL, 1, 0, FLOATS(base, 4)},
 #if defined(__x86_64__) || defined(_M_X64)
-    {"avx2", has_avx2, avx2_round, avx2_rows, avx2_tile, 3, 3, FLOATS(avx2)},
-    {"avx512-vnni", has_avx512_vnni, avx512_round, avx512_rows, avx512_tile, PANEL, 3, FLOATS(avx512)},
+    {"avx2", has_avx2, avx2_round, avx2_rows, avx2_tile, 3, 3, FLOATS(avx2, 8)},
+    {"avx512-vnni", has_avx512_vnni, avx512_round, avx512_rows, avx512_tile, PANEL, 3, FLOATS(avx512, 16)},
 #elif defined(__aarch64__) || defined(_M_ARM64)
-    {"neon", always, neon_round, neon_rows, neon_tile, 4, 3, FLOATS(neon)},
-    {"neon-dotprod", has_dotprod, dotprod_round, dotprod_rows, dotprod_tile, 4, 3, FLOATS(neon)},
+    {"neon", always, neon_round, neon_rows, neon_tile, 4, 3, FLOATS(neon, 4)},
+    {"neon-dotprod", has_dotprod, dotprod_round, dotprod_rows, dotprod_tile, 4, 3, FLOATS(neon, 4)},
 #endif
 };
 

@@ -119,19 +119,18 @@ INLINE TARGET void avx2_dots(int bits, int columns, const uint8_t *w, const int8
 }
 
 #include "tiles_narrow.h"
+#define LANES 8
 #include "vectors.h"
 
 INLINE TARGET Lanes avx2_load_halves(const uint8_t *at) {
-    float x[LANES] __attribute__((aligned(64)));
-    _mm256_store_ps(x, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at)));
-    _mm256_store_ps(x + 8, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(at + 16))));
-    return *(const Lanes *)x;
+    return (Lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at));
 }
 
 #include "floats.h"
 #include "attention.h"
 
 #undef ON
+#undef LANES
 #undef Codes
 #undef Sums
 #undef Floats

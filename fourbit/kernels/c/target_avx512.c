@@ -1,6 +1,7 @@
 /* Floats on AVX-512: 16 in a register. */
 #if defined(__x86_64__) || defined(_M_X64)
 #define ON(name) avx512_##name
+#define LANES 16
 #include "vectors.h"
 
 INLINE TARGET Lanes avx512_load_halves(const uint8_t *at) {
@@ -10,6 +11,7 @@ INLINE TARGET Lanes avx512_load_halves(const uint8_t *at) {
 #include "floats.h"
 #include "attention.h"
 #undef ON
+#undef LANES
 
 static int has_avx512_vnni(void) {
     __builtin_cpu_init();

@@ -1,6 +1,7 @@
 /* What every processor can do. */
 #define TARGET
 #define ON(name) base_##name
+#define LANES 4
 #include "vectors.h"
 
 INLINE Lanes base_load_halves(const uint8_t *at) {
@@ -12,3 +13,4 @@ INLINE Lanes base_load_halves(const uint8_t *at) {
 #include "floats.h"
 #include "attention.h"
 #undef ON
+#undef LANES

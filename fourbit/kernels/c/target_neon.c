@@ -15,21 +15,17 @@ INLINE int32x4_t neon_dot_16(int32x4_t sums, int8x16_t a, int8x16_t b) {
 }
 
 #include "neon.h"
+#define LANES 4
 #include "vectors.h"
 
 INLINE Lanes neon_load_halves(const uint8_t *at) {
-    float x[LANES] __attribute__((aligned(64)));
-    for (int i = 0; i < LANES; i += 8) {
-        uint16x8_t halves = vreinterpretq_u16_u8(vld1q_u8(at + 2 * i));
-        vst1q_f32(x + i, vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(halves))));
-        vst1q_f32(x + i + 4, vcvt_f32_f16(vreinterpret_f16_u16(vget_high_u16(halves))));
-    }
-    return *(const Lanes *)x;
+    return (Lanes)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at)));
 }
 
 #include "floats.h"
 #include "attention.h"
 #undef ON
+#undef LANES
 #undef TARGET
 
 #ifdef __ARM_FEATURE_DOTPROD

@@ -1,16 +1,19 @@
-/* Sixteen floats at once, as GCC's and Clang's vector types: one source, which the compiler lowers to the registers of
- * the target (one of AVX-512, two of AVX, four of NEON or SSE). Included once per target, with ON(name) to tell the
- * copies apart and TARGET to say what they may use.
+/* LANES floats at once, as the vector types of GCC and Clang: one source for the registers of every target (AVX-512: 16 floats,
+ * AVX: 8, NEON and SSE: 4). Included once per target, with LANES, ON(name) to tell the copies apart, and TARGET to say
+ * what they may use.
  */
 #ifndef FOURBIT_VECTORS_H
 #define FOURBIT_VECTORS_H
 #include "half.h"
-
-enum { LANES = 16 };
-typedef float Lanes __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef float LooseLanes __attribute__((vector_size(64), aligned(4), may_alias)); /* at any address of a float */
+typedef float Quarter __attribute__((vector_size(16)));
 #endif
+
+#define Lanes ON(Floats)
+#define Ints ON(Ints)
+#define LooseLanes ON(LooseFloats)
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * LANES)));
+typedef float LooseLanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* at any address of a float */
 
 INLINE TARGET Lanes ON(load)(const float *at) { return *(const LooseLanes *)at; }
 INLINE TARGET void ON(save)(float *at, Lanes x) { *(LooseLanes *)at = x; }
@@ -18,10 +21,12 @@ INLINE TARGET Lanes ON(all)(float x) { return (Lanes){0} + x; }
 INLINE TARGET Lanes ON(choose)(Ints mask, Lanes yes, Lanes no) { return (Lanes)(((Ints)yes & mask) | ((Ints)no & ~mask)); }
 
 INLINE TARGET float ON(total)(Lanes x) {
-    float part[8], sum = 0;
-    for (int i = 0; i < 8; i++) part[i] = x[i] + x[i + 8];
-    for (int i = 0; i < 4; i++) sum += part[i] + part[i + 4];
-    return sum;
+    Quarter parts[LANES / 4], sum; /* halved within registers: lane by lane it would take as long as a whole row */
+    memcpy(parts, &x, sizeof x);
+    for (int n = LANES / 8; n; n /= 2)
+        for (int i = 0; i < n; i++) parts[i] += parts[i + n];
+    sum = parts[0];
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /* exp(x): 2^n * exp(r) with |r| <= ln(2)/2, the exponential of r by its Taylor polynomial of degree 7 (error below
