@@ -133,6 +133,7 @@ def serve(
         console.print(f"[bold]{escape(title)}[/]", highlight=False, soft_wrap=True)
         for line in rest:
             console.print(escape(line), highlight=False, soft_wrap=True)
+        server.listen()  # who follows the address below at once is not refused
         address = address_of(server)
         for line in _how_to_use(address, talker.name, policy.key is not None, is_loopback(server)):
             console.print(line, highlight=False, soft_wrap=True)

@@ -119,7 +119,7 @@ class Service:
 
     async def health(self) -> dict[str, Any]:
         """GET /health."""
-        return {"status": "ok", "waiting": self._turns.waiting}
+        return {"status": "ok", "answering": self._turns.answering, "waiting": self._turns.waiting}
 
 
 def build_app(talker: Talker, turns: Turns, policy: Policy) -> Guard:

@@ -140,6 +140,11 @@ class Turns:
         """Turns that have not begun."""
         return sum(map(len, self._lines.values()))
 
+    @property
+    def answering(self) -> bool:
+        """Whether a turn is in progress."""
+        return self._current is not None
+
     def ahead(self, turn: Turn) -> int:
         """Return how many turns come before one that waits, the one in progress included; 0 once it has begun."""
         with self._change:
