@@ -31,5 +31,6 @@ def draw() -> Figure:
         axes.set_xlabel("byte; place in the vector")
         axes.grid(visible=False)
     both[0].set_yticks([2.8, 1.6, 0.4], ["in memory", "bytes & 15", "bytes >> 4"])
-    both[0].set_ylabel("codes, by their input")
+    for axes in both:
+        axes.set_ylabel("codes, by their input")
     return figure
