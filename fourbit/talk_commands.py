@@ -61,7 +61,7 @@ def chat(
         int | None, typer.Option("--max-tokens", help="Of each answer; default 512.", min=1, show_default=False)
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="0 always takes the likeliest token; default 0.5.", show_default=False)
+        float | None, typer.Option(help="0 always takes the likeliest token; default 0.3.", show_default=False)
     ] = None,
     top_p: Annotated[float | None, typer.Option(help="Default 0.9.", show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.", show_default=False)] = None,

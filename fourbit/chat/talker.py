@@ -19,7 +19,7 @@ from fourbit.llm.plan import Plan, plan_file
 from fourbit.llm.registry import MODELS, locate
 from fourbit.llm.sampling import Sampling
 
-SAMPLING = Sampling(temperature=0.5, top_p=0.9)  # what is not asked for otherwise
+SAMPLING = Sampling(temperature=0.3, top_p=0.9)  # what is not asked for otherwise
 DEFAULT_CONTEXT = 4096
 OWN = "your own file"
 _SILENT = Usage(0)
