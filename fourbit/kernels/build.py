@@ -24,7 +24,7 @@ from fourbit.errors import KernelError
 SOURCES = Path(__file__).parent / "c"
 FLAGS = ("-O3", "-std=gnu11", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
 _SECONDS = 300  # zig builds its C library first, on a slow machine for minutes
-_NEXT = "install one (Debian, Ubuntu: sudo apt install gcc; macOS: xcode-select --install; anywhere: pip install ziglang)"
+_NEXT = "install one (Debian: sudo apt install gcc; macOS: xcode-select --install; anywhere: pip install ziglang)"
 
 
 def flags(platform: str = sys.platform) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def cache_row_bytes(width: int, kind: str) -> int:
 
 @dataclass(frozen=True, eq=False)
 class CacheLayer:
-    """Room for the keys and values (kv_heads, capacity, bytes of a row) uint8 of one layer; heads have `width` channels.
+    """Room for a layer's keys and values (kv_heads, capacity, bytes of a row) uint8; heads have `width` channels.
 
     Raises:
         KernelError: for an unknown kind, or arrays of other shapes and types.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import struct
-import weakref
 from collections.abc import Sequence
 from ctypes import c_char_p, c_float, c_int, c_int64, c_void_p
 from typing import Any
@@ -17,7 +16,7 @@ from fourbit.errors import KernelError
 from fourbit.kernels.build import library
 from fourbit.kernels.cache_layer import CACHE_KINDS, CacheLayer
 from fourbit.kernels.matrix import KINDS, Matrix
-from fourbit.kernels.operations import Kernels
+from fourbit.kernels.operations import MOST_MATRICES, Kernels
 
 _SIGNATURES = {
     "fourbit_isa": (c_char_p, [c_int]),
@@ -32,13 +31,16 @@ _SIGNATURES = {
 }  # fmt: skip
 
 
+_POINTERS = [struct.Struct(f"{count}P").pack for count in range(MOST_MATRICES + 1)]
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
     path = library()
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        raise KernelError(f"the compiled kernels {path} cannot be loaded ({error}); delete the file and try again") from None
+        raise KernelError(f"the compiled kernels {path} cannot be loaded ({error}); delete it and try again") from None
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
@@ -71,8 +73,8 @@ class NativeKernels(Kernels):
 
     def _matmul(self, matrices: Sequence[Matrix], x: Tensor, outs: Sequence[Tensor]) -> None:
         count = len(matrices)
-        pointers = struct.pack(f"{count}P", *[_matrix(m).address for m in matrices])
-        results = struct.pack(f"{count}P", *[out.data_ptr() for out in outs])
+        pointers = _POINTERS[count](*[_matrix(m).address for m in matrices])
+        results = _POINTERS[count](*[out.data_ptr() for out in outs])
         _succeed(self._c.fourbit_matmul(self._isa, self.threads, count, pointers, x.data_ptr(), len(x), results))
 
     def _rows(self, matrix: Matrix, ids: Tensor, out: Tensor) -> None:
@@ -116,20 +118,20 @@ class _Described:
         self.address = ctypes.addressof(self._buffer)
 
 
-_matrices: weakref.WeakKeyDictionary[Matrix, _Described] = weakref.WeakKeyDictionary()
-_layers: weakref.WeakKeyDictionary[CacheLayer, bytes] = weakref.WeakKeyDictionary()
-
-
+# A decoded token asks for every matrix once: the descriptions stay in the objects' own dictionaries, as cached
+# properties do.
 def _matrix(m: Matrix) -> _Described:
-    found = _matrices.get(m)
+    found = m.__dict__.get("_described")
     if found is None:
-        found = _matrices[m] = _Described(m)
-    return found
+        found = m.__dict__["_described"] = _Described(m)
+    described: _Described = found
+    return described
 
 
 def _layer(c: CacheLayer) -> bytes:
-    found = _layers.get(c)
+    found = c.__dict__.get("_described")
     if found is None:
         numbers = CACHE_KINDS.index(c.kind), c.kv_heads, c.capacity, c.width, c.keys.shape[2]
-        found = _layers[c] = struct.pack("5q2P", *numbers, _address(c.keys), _address(c.values))
-    return found
+        found = c.__dict__["_described"] = struct.pack("5q2P", *numbers, _address(c.keys), _address(c.values))
+    described: bytes = found
+    return described

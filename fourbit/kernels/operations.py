@@ -17,6 +17,7 @@ from fourbit.kernels.matrix import Matrix
 VARIABLE = "FOURBIT_KERNELS"
 ISA_VARIABLE = "FOURBIT_ISA"
 BACKENDS = ("c", "numba")
+MOST_MATRICES = 16  # that share one input
 _log = logging.getLogger(__name__)
 
 
@@ -45,16 +46,18 @@ class Kernels(abc.ABC):
         Raises:
             KernelError: for other shapes, types or layouts.
         """
-        width = _refuse(x, "x").shape[-1] if x.ndim == 2 else -1
-        if len(matrices) != len(outs) or not matrices:
-            raise KernelError(f"{len(matrices)} matrices need as many outs, and at least one; not {len(outs)}")
+        if len(matrices) != len(outs) or not 1 <= len(matrices) <= MOST_MATRICES:
+            raise KernelError(f"{len(matrices)} matrices and {len(outs)} outs; give 1 to {MOST_MATRICES} of both")
+        _refuse(x)
+        tokens, width = x.shape if x.ndim == 2 else (-1, -1)
         for matrix, out in zip(matrices, outs, strict=True):
-            if matrix.shape[1] != width:
-                raise KernelError(f"x has shape {tuple(x.shape)}; a matrix {matrix.shape} needs (T, {matrix.shape[1]})")
-            if out.shape != (len(x), matrix.shape[0]):
-                raise KernelError(f"out has shape {tuple(out.shape)}; it must be {(len(x), matrix.shape[0])}")
-            _refuse(out, "out")
-        if len(x):
+            rows, columns = matrix.shape
+            if columns != width:
+                raise KernelError(f"x has shape {tuple(x.shape)}; a matrix {matrix.shape} needs (T, {columns})")
+            if out.shape != (tokens, rows):
+                raise KernelError(f"out has shape {tuple(out.shape)}; it must be {(tokens, rows)}")
+            _refuse(out)
+        if tokens:
             self._matmul(matrices, x, outs)
 
     def rows(self, matrix: Matrix, ids: Sequence[int] | Tensor) -> Tensor:
@@ -183,14 +186,16 @@ def _say_once(reason: str) -> None:
         _log.warning("The kernels run in numba, several times slower than in C: %s", reason)
 
 
-def _refuse(x: Tensor, name: str) -> Tensor:
-    if x.dtype != torch.float32 or not x.is_contiguous() or x.device.type != "cpu":
-        raise KernelError(f"{name} is {x.dtype} on {x.device}; the kernels need contiguous float32 on the CPU")
-    return x
+def _refuse(x: Tensor) -> None:
+    if x.dtype is not torch.float32 or not x.is_cpu or not x.is_contiguous():
+        raise KernelError(
+            f"a tensor {tuple(x.shape)} is {x.dtype} on {x.device}{'' if x.is_contiguous() else ', not contiguous'}; "
+            "the kernels take contiguous float32 on the CPU"
+        )
 
 
 def _refuse_unless(fits: bool, wanted: str, *tensors: Tensor) -> None:
     for tensor in tensors:
-        _refuse(tensor, "a tensor")
+        _refuse(tensor)
     if not fits:
         raise KernelError(f"shapes {', '.join(str(tuple(t.shape)) for t in tensors)} given; needed are {wanted}")

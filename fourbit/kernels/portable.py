@@ -48,9 +48,8 @@ class NumbaKernels(Kernels):
                 run = functools.partial(_multiply_codes, kind, matrix.columns, parts, rounded, out)
             else:
                 run = functools.partial(_multiply_floats, kind, matrix.columns, parts, exact, out)
-            work += [
-                functools.partial(run, first, min(first + _CHUNK, matrix.rows)) for first in range(0, matrix.rows, _CHUNK)
-            ]
+            for first in range(0, matrix.rows, _CHUNK):
+                work.append(functools.partial(run, first, min(first + _CHUNK, matrix.rows)))
         self._share(work)
 
     def _rows(self, matrix: Matrix, ids: Tensor, out: Tensor) -> None:

@@ -1,7 +1,7 @@
 """What c/unpack.c does, for numba: rows of every format as signed codes, a scale and a least for each block.
 
-A row is `bytes` uint8. `halves` holds the value of every float16 by its bits. Scales are those of 16 columns with Q6_K, of
-32 with all else. c/formats.h describes the formats.
+A row is `bytes` uint8. `halves` holds the value of every float16 by its bits. Scales are those of 16 columns
+with Q6_K, of 32 with all else. c/formats.h describes the formats.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 F32, F16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, GROUP4, GROUP8 = range(10)  # as in matrix.KINDS
 HALVES = np.arange(65536, dtype=np.uint16).view(np.float16).astype(np.float32)
-compiled = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
+compiled: Any = numba.njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 
 
 @compiled
@@ -84,8 +84,9 @@ def unpack_q6_k(data: Array, halves: Array, codes: Array, scale: Array) -> None:
 
 @compiled
 def unpack_group(
-    kind: int, data: Array, factor: Array, zero: Array, group: int, columns: int, codes: Array, scale: Array, least: Array
-) -> None:
+    kind: int, data: Array, factor: Array, zero: Array, group: int, columns: int,
+    codes: Array, scale: Array, least: Array,
+) -> None:  # fmt: skip
     if kind == GROUP8:
         for c in range(columns):
             codes[c] = np.int8(np.int16(data[c]) - 128)
@@ -104,11 +105,11 @@ def unpack(
     codes: Array, scale: Array, least: Array,
 ) -> None:  # fmt: skip
     """Unpack a row of any format with codes."""
-    if kind == GROUP4 or kind == GROUP8:
+    if kind in (GROUP4, GROUP8):
         unpack_group(kind, data, factor, zero, group, columns, codes, scale, least)
     elif kind == Q6_K:
         unpack_q6_k(data, halves, codes, scale)
-    elif kind == Q4_K or kind == Q5_K:
+    elif kind in (Q4_K, Q5_K):
         unpack_k(kind, data, halves, codes, scale, least)
     else:
         unpack_32(kind, data, halves, codes, scale, least)
@@ -125,7 +126,7 @@ def decode(
     elif kind == F16:
         for c in range(columns):
             out[c] = half(data, 2 * c, halves)
-    elif kind == GROUP4 or kind == GROUP8:
+    elif kind in (GROUP4, GROUP8):
         for c in range(columns):
             code = data[c] if kind == GROUP8 else data[c // 2] >> (c % 2 * 4) & 15
             out[c] = factor[c // group] * (np.float32(code) - zero[c // group])

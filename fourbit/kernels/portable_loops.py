@@ -20,7 +20,7 @@ def round_activations(x: Array, codes: Array, scale: Array, sums: Array) -> None
             small = most < np.float32(2.0**-120)
             scale[t, b] = np.nan if not usable else 0.0 if small else most / np.float32(127)
             inverse = np.float32(0) if small or not usable else np.float32(127) / most
-            total = 0
+            total = np.int32(0)
             for j in range(len(block)):
                 code = np.int32(np.rint(block[j] * inverse)) if usable else np.int32(0)
                 codes[t, 32 * b + j] = code
@@ -139,7 +139,7 @@ def attend_head(
     kind: int, head: int, keys: Array, values: Array, q: Array, start: int, halves: Array, out: Array
 ) -> None:
     """All queries of one key head. keys and values (capacity, bytes), q (T, heads, width), out (T, heads, width)."""
-    tokens, heads, width = q.shape
+    tokens, _, width = q.shape
     row, scores = np.empty(width, np.float32), np.empty(start + tokens, np.float32)
     scale = np.float32(1 / np.sqrt(width))
     for t in range(tokens):

@@ -5,7 +5,7 @@
 #include "vectors.h"
 
 INLINE Lanes base_load_halves(const uint8_t *at) {
-    Lanes x;
+    Lanes x = {0};
     for (int i = 0; i < LANES; i++) x[i] = load_half(at + 2 * i);
     return x;
 }

@@ -9,9 +9,10 @@
 
 enum { PANEL = 6 };
 
-/* Turn 16 rows of 16 numbers of 32 bits into 16 columns. */
-INLINE TARGET void transpose(__m512i r[16]) {
-    __m512i t[16];
+/* Turn 16 rows of 16 numbers of 32 bits into 16 columns, `apart` bytes apart. */
+static TARGET __attribute__((noinline)) void transpose(const __m512i rows[16], void *to, int64_t apart) {
+    __m512i r[16], t[16];
+    for (int i = 0; i < 16; i++) r[i] = rows[i];
     for (int i = 0; i < 16; i += 2) {
         t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
         t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
@@ -31,6 +32,7 @@ INLINE TARGET void transpose(__m512i r[16]) {
         r[column] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
         r[column + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
     }
+    for (int i = 0; i < 16; i++) _mm512_store_si512((uint8_t *)to + i * apart, r[i]);
 }
 
 /* One unit (512 columns; Q6_K 256) of 16 rows into the tile, at its rows 0-15 or 16-31. */
@@ -49,38 +51,37 @@ INLINE TARGET void unpack_unit(int kind, const Matrix *m, const int64_t rows[16]
     }
     for (int p = 0; p < pairs; p++) {
         for (int i = 0; i < 16; i++) r[i] = codes_of(kind, w[i], p);
-        transpose(r);
-        uint8_t *to = tile.codes + (unit * pairs + p) * 16 * 128 + 4 * at;
-        for (int k = 0; k < 16; k++) _mm512_store_si512(to + 128 * k, r[k]);
+        transpose(r, tile.codes + (unit * pairs + p) * 16 * 128 + 4 * at, 128);
     }
-    __m512 least[16], zero = _mm512_setzero_ps();
+    __m512 least[16];
     for (int i = 0; i < 16; i++) {
-        least[i] = zero;
+        least[i] = _mm512_setzero_ps();
         r[i] = _mm512_castps_si512(scales_of(kind, m, rows[i], unit, w[i], least + i));
     }
-    transpose(r);
-    for (int k = 0; k < 16; k++) _mm512_store_si512(tile.scale + (unit * 16 + k) * TILE_ROWS + at, r[k]);
-    if (!FORMATS[kind].has_least) return;
-    for (int i = 0; i < 16; i++) r[i] = _mm512_castps_si512(least[i]);
-    transpose(r);
-    for (int k = 0; k < 16; k++) _mm512_store_si512(tile.least + (unit * 16 + k) * TILE_ROWS + at, r[k]);
+    transpose(r, tile.scale + unit * 16 * TILE_ROWS + at, 128);
+    transpose((const __m512i *)least, tile.least + unit * 16 * TILE_ROWS + at, 128);
 }
 
+/* What the inner loops of the formats have in common, so that there are three of them. */
+enum Shape { WHOLE, WITH_LEAST, HALVED };
+
+INLINE enum Shape shape_of(int64_t kind) { return kind == Q6_K ? HALVED : FORMATS[kind].has_least ? WITH_LEAST : WHOLE; }
+
 /* The products of a tile with one panel: `steps` scales, 8 (Q6_K: 4) columns of 4 codes each. */
-INLINE TARGET void tile_panel(int kind, Tile tile, int64_t steps, const Panels *p, int64_t panel, int64_t tokens,
-                              const __mmask16 mask[2], float *out, int64_t stride) {
-    const int columns = kind == Q6_K ? 4 : 8, per = 8 / columns;
+INLINE TARGET void tile_panel(enum Shape shape, Tile tile, int64_t steps, const Panels *p, const int32_t *start, int64_t panel,
+                              int64_t tokens, const __mmask16 mask[2], float *out, int64_t stride) {
+    const int columns = shape == HALVED ? 4 : 8, per = 8 / columns;
     const int64_t begin = panel * p->blocks * PANEL;
     const int8_t *x = p->codes + begin * BLOCK;
     const float *scale = p->scale + begin, *sum = p->sum + begin;
-    const int32_t *start = p->start[start_of(kind)] + begin * per;
-    const int starts = kind == Q4_0 || kind == Q8_0 || kind == Q6_K;
+    start += begin * per;
     __m512 total[2][PANEL];
     for (int t = 0; t < PANEL; t++) total[0][t] = total[1][t] = _mm512_setzero_ps();
     for (int64_t s = 0; s < steps; s++) {
         __m512i dot[2][PANEL];
         for (int t = 0; t < PANEL; t++)
-            dot[0][t] = dot[1][t] = starts ? _mm512_set1_epi32(start[s * PANEL + t]) : _mm512_setzero_si512();
+            dot[0][t] = dot[1][t] =
+                shape == WITH_LEAST ? _mm512_setzero_si512() : _mm512_set1_epi32(start[s * PANEL + t]);
         const uint8_t *w = tile.codes + s * columns * 128;
         for (int k = 0; k < columns; k++) {
             __m512i w0 = _mm512_load_si512(w + 128 * k), w1 = _mm512_load_si512(w + 128 * k + 64);
@@ -98,7 +99,7 @@ INLINE TARGET void tile_panel(int kind, Tile tile, int64_t steps, const Panels *
             total[0][t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[0][t]), s0), x_scale, total[0][t]);
             total[1][t] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(dot[1][t]), s1), x_scale, total[1][t]);
         }
-        if (!FORMATS[kind].has_least) continue;
+        if (shape != WITH_LEAST) continue;
         s0 = _mm512_load_ps(tile.least + s * TILE_ROWS), s1 = _mm512_load_ps(tile.least + s * TILE_ROWS + 16);
         for (int t = 0; t < PANEL; t++) {
             __m512 x_sum = _mm512_set1_ps(sum[s * PANEL + t]);
@@ -110,27 +111,36 @@ INLINE TARGET void tile_panel(int kind, Tile tile, int64_t steps, const Panels *
         for (int h = 0; h < 2; h++) _mm512_mask_storeu_ps(out + (panel * PANEL + t) * stride + 16 * h, mask[h], total[h][t]);
 }
 
-INLINE TARGET void tile_of_kind(int kind, const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens,
-                                float *out, uint8_t *memory) {
-    Tile tile = tile_at(memory, p->blocks);
-    const int64_t bytes = unit_bytes(kind), units = (m->row_bytes + bytes - 1) / bytes;
-    for (int64_t at = 0; at < TILE_ROWS; at += 16) {
-        int64_t rows[16]; /* behind the last row: that row again, and its results are not stored */
-        for (int i = 0; i < 16; i++) rows[i] = smaller(first + at + i, m->rows - 1);
-        for (int64_t u = 0; u < units; u++) unpack_unit(kind, m, rows, u, tile, at);
-    }
-    __mmask16 mask[2] = {(__mmask16)((1u << smaller(16, count)) - 1), (__mmask16)(count > 16 ? (1u << (count - 16)) - 1 : 0)};
-    for (int64_t panel = 0; panel < p->count; panel++)
-        tile_panel(kind, tile, units * UNIT, p, panel, tokens, mask, out + first, m->rows);
-}
+#define SHAPE(shape) \
+    case shape: \
+        for (int64_t i = 0; i < p->count; i++) tile_panel(shape, tile, steps, p, start, i, tokens, mask, out + first, m->rows); \
+        break;
 
-#define TILE(kind) \
-    case kind: tile_of_kind(kind, m, first, count, p, tokens, out, memory); break;
+static TARGET void all_panels(const Matrix *m, int64_t first, int64_t count, Tile tile, int64_t steps, const Panels *p,
+                              int64_t tokens, float *out) {
+    const __mmask16 mask[2] = {(__mmask16)((1u << smaller(16, count)) - 1),
+                               (__mmask16)(count > 16 ? (1u << (count - 16)) - 1 : 0)};
+    const int32_t *start = p->start[start_of(m->kind)];
+    switch (shape_of(m->kind)) { SHAPE(WHOLE) SHAPE(WITH_LEAST) SHAPE(HALVED) }
+}
+#undef SHAPE
+
+#define UNPACK(kind) \
+    case kind: \
+        for (int64_t u = 0; u < units; u++) unpack_unit(kind, m, rows, u, tile, at); \
+        break;
 
 static TARGET void avx512_tile(const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens, float *out,
                                uint8_t *memory, Plain scratch) {
     (void)scratch;
-    switch (m->kind) { TILE(Q8_0) TILE(Q4_0) TILE(Q4_1) TILE(Q4_K) TILE(Q5_K) TILE(Q6_K) TILE(GROUP4) TILE(GROUP8) }
+    Tile tile = tile_at(memory, p->blocks);
+    const int64_t bytes = unit_bytes(m->kind), units = (m->row_bytes + bytes - 1) / bytes;
+    for (int64_t at = 0; at < TILE_ROWS; at += 16) {
+        int64_t rows[16]; /* behind the last row: that row again, and its results are not stored */
+        for (int i = 0; i < 16; i++) rows[i] = smaller(first + at + i, m->rows - 1);
+        switch (m->kind) { UNPACK(Q8_0) UNPACK(Q4_0) UNPACK(Q4_1) UNPACK(Q4_K) UNPACK(Q5_K) UNPACK(Q6_K) UNPACK(GROUP4) UNPACK(GROUP8) }
+    }
+    all_panels(m, first, count, tile, units * UNIT, p, tokens, out);
 }
-#undef TILE
+#undef UNPACK
 #endif

@@ -17,9 +17,9 @@ static TARGET void ON(unpack_tile)(const Matrix *m, int64_t first, int64_t block
     }
 }
 
-INLINE TARGET void ON(tile_panel)(int kind, Tile tile, const Panels *p, int64_t panel, int64_t tokens, int64_t count, float *out,
+INLINE TARGET void ON(tile_panel)(int bits, int64_t kind, Tile tile, const Panels *p, int64_t panel, int64_t tokens, int64_t count, float *out,
                                   int64_t stride) {
-    const int bits = FORMATS[kind].bits, columns = FORMATS[kind].step / 4, per = 8 / columns, rows = 2 * WIDTH;
+    const int columns = bits == 6 ? 4 : 8, per = 8 / columns, rows = 2 * WIDTH, with_least = FORMATS[kind].has_least;
     const int starts = !SIGNED && (kind == Q4_0 || kind == Q6_K);
     const int64_t begin = panel * p->blocks * NARROW_PANEL;
     const int8_t *x = p->codes + begin * BLOCK;
@@ -35,7 +35,7 @@ INLINE TARGET void ON(tile_panel)(int kind, Tile tile, const Panels *p, int64_t 
             for (int t = 0; t < NARROW_PANEL; t++) {
                 int64_t i = begin + s / per * NARROW_PANEL + t;
                 total[h][t] = ON(add_scaled_dots)(total[h][t], dot[h][t], at, p->scale[i]);
-                if (FORMATS[kind].has_least) total[h][t] = ON(add_repeated)(total[h][t], least, p->sum[i]);
+                if (with_least) total[h][t] = ON(add_repeated)(total[h][t], least, p->sum[i]);
             }
         }
     }
@@ -46,9 +46,10 @@ INLINE TARGET void ON(tile_panel)(int kind, Tile tile, const Panels *p, int64_t 
     }
 }
 
-#define TILE(kind) \
-    case kind: \
-        for (int64_t i = 0; i < p->count; i++) ON(tile_panel)(kind, tile, p, i, tokens, here, out + first + at, m->rows); \
+#define TILE(bits) \
+    case bits: \
+        for (int64_t i = 0; i < p->count; i++) \
+            ON(tile_panel)(bits, m->kind, tile, p, i, tokens, here, out + first + at, m->rows); \
         break;
 
 static TARGET void ON(tile)(const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens, float *out,
@@ -57,7 +58,7 @@ static TARGET void ON(tile)(const Matrix *m, int64_t first, int64_t count, const
     for (int64_t at = 0; at < count; at += 2 * WIDTH) {
         int64_t here = smaller(2 * WIDTH, count - at);
         ON(unpack_tile)(m, first + at, p->blocks, tile, scratch);
-        switch (m->kind) { TILE(Q8_0) TILE(Q4_0) TILE(Q4_1) TILE(Q4_K) TILE(Q5_K) TILE(Q6_K) TILE(GROUP4) TILE(GROUP8) }
+        switch (FORMATS[m->kind].bits) { TILE(4) TILE(5) TILE(6) TILE(8) }
     }
 }
 #undef TILE
