@@ -29,12 +29,15 @@ BENCH = "\n\n".join(
         "Close what else computes first; half a minute for the pocket model, two minutes for a 7B.",
     )
 )
-Context = Annotated[int, typer.Option(help="Tokens of prompt and answer together.", min=2)]
+CONTEXT = 2048
+Context = Annotated[
+    int | None, typer.Option(help="Tokens of prompt and answer together; default 2,048.", min=2, show_default=False)
+]
 
 
 def bench(
     model: Model = "smollm2",
-    context: Context = 2048,
+    context: Context = None,
     threads: Threads = None,
     kv: Kv = "f16",
     anyway: Anyway = False,
@@ -42,10 +45,13 @@ def bench(
 ) -> None:
     from fourbit.chat.talker import find_source, open_talker
     from fourbit.llm.card import measure_card
+    from fourbit.llm.plan import plan_file
 
     told = Console(stderr=True)
     with told.status("Opening the model") as status:
         source = find_source(model)
+        if context is None:
+            context = min(CONTEXT, plan_file(source.path, 2, kv).config.context)
         talker = open_talker(model, context=context, threads=threads, kv=kv, anyway=anyway)
         card = measure_card(
             talker.engine, talker.plan, source.name, source.title, source.tier,

@@ -176,9 +176,9 @@ def _on_cpu(
     name: str, config: LlmConfig, form: str, sizes: Mapping[str, int], context: int, kv: str, baseline: int | None
 ) -> Plan:
     if baseline is None:
-        from fourbit.measure.memory import resident
+        from fourbit.measure.memory import settled
 
-        baseline = resident()
+        baseline = settled()
     overhead = baseline + FIRST_USE + PER_TOKEN_OF_VOCABULARY * config.vocabulary
     found = _planned(name, config, form, sizes, context, kv)
     return replace(found, activations=activation_bytes(config, min(context, CHUNK)), overhead=overhead)

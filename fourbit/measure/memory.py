@@ -5,6 +5,8 @@ Resident bytes count the pages of mapped files too, so a model that is read in p
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import sys
 from pathlib import Path
 
@@ -17,6 +19,14 @@ _CLEAR = Path("/proc/self/clear_refs")
 def resident() -> int:
     """Return the bytes that this process holds now."""
     return int(psutil.Process().memory_info().rss)
+
+
+def settled() -> int:
+    """Return what this process holds when all that it has freed is given back, which is asked for on Linux (glibc)."""
+    gc.collect()
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+    return resident()
 
 
 def peak_resident() -> int:
