@@ -70,7 +70,7 @@ FORMATS: Mapping[str, Stored] = MappingProxyType({
 })  # fmt: skip
 
 CACHES: Mapping[str, Stored] = MappingProxyType(
-    {"f16": Stored(16, 0.0), "q8": Stored(8.5, 0.001), "q4": Stored(4.5, 0.06)}
+    {"f16": Stored(16, 0.0), "q8": Stored(8.5, 0.0005), "q4": Stored(4.5, 0.135)}
 )
 
 
