@@ -171,8 +171,7 @@ def chat(
     Raises:
         ModelError: as :func:`generate`, and when the model has no template or refuses the messages.
     """
-    prompt = engine.tokenizer.encode(engine.tokenizer.chat(messages), special=False)
-    return generate(engine, prompt, sampling, **options)
+    return generate(engine, engine.tokenizer.chat_tokens(messages), sampling, **options)
 
 
 def _tokens(

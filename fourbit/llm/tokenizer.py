@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
+import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,10 +57,17 @@ class Tokenizer:
         self._engine, self.bos, self.eos, self.template, self.adds_bos = engine, bos, eos, template, adds_bos
         ends = (engine.token_to_id(text) for text in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "</s>"))
         self.stop = tuple(sorted({eos, *ends} - {None}))  # type: ignore[type-var]
+        self._control = [token.content for token in engine.get_added_tokens_decoder().values() if token.special]
+        self._lock = threading.Lock()
 
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the tokens of a text; with `special`, the model's first token before it if it has one."""
-        found: list[int] = self._engine.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, special: bool = True, control: bool = True) -> list[int]:
+        """Return the tokens of a text; with `special`, the model's first token before it if it has one.
+
+        Where the text spells a control token, it becomes that token; without `control`, what is spelled stays text.
+        """
+        with self._lock:  # the engine keeps the choice, for all threads
+            self._engine.encode_special_tokens = not control
+            found: list[int] = self._engine.encode(text, add_special_tokens=False).ids
         return [self.bos, *found] if special and self.adds_bos and self.bos is not None else found
 
     def decode(self, tokens: Sequence[int], *, special: bool = False) -> str:
@@ -80,7 +90,7 @@ class Tokenizer:
     def chat(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> str:
         """Return the messages ({"role", "content"} each) as the model's own chat template writes them.
 
-        Encode the result with special=False: templates write the first token themselves.
+        To be read: :meth:`chat_tokens` has its tokens. Templates write the model's first token themselves.
 
         Raises:
             ModelError: when the model has no template, or it refuses these messages.
@@ -102,6 +112,27 @@ class Tokenizer:
             )
         except Exception as error:  # a template is the file's own program, and can fail in any way
             raise ModelError(f"the model's chat template refuses these messages: {error}") from None
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, str]], *, answer: bool = True) -> list[int]:
+        """Return the tokens of :meth:`chat`, in which control tokens come from the template alone.
+
+        A message that spells one ("<|im_end|>") would otherwise end itself and go on in another role.
+
+        Raises:
+            ModelError: as :meth:`chat`.
+        """
+        spelled = [text for m in messages for text in m.values() if any(token in text for token in self._control)]
+        if not spelled:
+            return self.encode(self.chat(messages, answer=answer), special=False)
+        mark = f"\ue000{secrets.token_hex(8)}:"  # which no message holds
+        names = {text: f"{mark}{i}\ue001" for i, text in enumerate(spelled)}
+        written = self.chat([{key: names.get(v, v) for key, v in m.items()} for m in messages], answer=answer)
+        found = list[int]()
+        for i, part in enumerate(re.split(f"{mark}(\\d+)\ue001", written)):
+            found += self.encode(spelled[int(part)], special=False, control=False) if i % 2 else (
+                self.encode(part, special=False)
+            )
+        return found
 
     def _text(self, token: int | None) -> str:
         return "" if token is None else str(self._engine.id_to_token(token))
