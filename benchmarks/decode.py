@@ -1,6 +1,6 @@
 """Decoding and reading a prompt at 4 bits: this engine, llama.cpp, and what else multiplies 4-bit matrices on a CPU.
 
-    python -m benchmarks.decode                     the pocket model and a hollow 7B, about seven minutes
+    python -m benchmarks.decode                     the pocket model in Q4_1 and Q4_0 and a hollow 7B, seven minutes
     python -m benchmarks.decode --quick pocket      the pocket model alone, one round
 
 Each engine is a process of its own; they take turns, one thread first and then all cores, on the same files and tokens.
@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -33,9 +32,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.contestants import ROOT, Contestant
 from benchmarks.gpu_nf4 import LLAMA_7B
-from benchmarks.report import show
+from benchmarks.report import show, targets
+from fourbit import kernels
 from fourbit.doctor import usable_cores
 from fourbit.errors import FourbitError
+from fourbit.llm.card import processor
 from fourbit.llm.gguf_file import GgufFile, encoded, write_gguf
 from fourbit.llm.hollow import write_hollow
 from fourbit.llm.plan import plan_file
@@ -45,6 +46,7 @@ from fourbit.measure.reading import Reader
 RESULTS = ROOT / "benchmarks" / "results" / "decode.json"
 CONTEXT = 2048
 ENGINES = ("fourbit", "llama.cpp")
+MODELS = ("pocket", "pocket-q4_0", "hollow")
 LAYERS = ("fourbit layers", "onnxruntime layers", "bitsandbytes layers")
 PACKAGES = ("torch", "onnxruntime", "bitsandbytes", "llama-cpp-python")
 
@@ -64,7 +66,7 @@ class Task:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=["pocket", "hollow"], help="pocket, pocket-q4_1, hollow")
+    parser.add_argument("models", nargs="*", default=list(MODELS), help=", ".join(MODELS))
     parser.add_argument("--hollow", type=Path, default=ROOT / "build" / "hollow-7b-q4_0.gguf", help="made if missing")
     parser.add_argument("--quick", action="store_true", help="one round of each")
     parser.add_argument("--threads", type=int, nargs="*", help="default: 1 and all cores")
@@ -98,18 +100,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found["roof"] = {str(count): {"bytes_per_second": reader.roof.bandwidth, "loop": reader.roof.loop}
                      for count, reader in readers.items()}  # fmt: skip
     found["seconds"] = time.perf_counter() - began
+    found["targets"] = targets(found)
     return found
 
 
 def task_of(name: str, hollow: Path, quick: bool) -> Task:
     """Return what is asked of a model, whose file is made where it can be."""
     rounds = 1 if quick else 3
-    if name == "pocket-q4_1":
-        return Task(name, locate("smollm2"), 128, 48, rounds, 512, "f16")
     if name == "pocket":
-        return Task(name, pocket_q4_0(), 128, 48, 1 if quick else 5, 512, "f16")
+        return Task(name, locate("smollm2"), 128, 48, rounds, 512, "f16")
+    if name == "pocket-q4_0":
+        return Task(name, pocket_q4_0(), 128, 48, rounds, 512, "f16")
     if name != "hollow":
-        raise FourbitError(f"no model of this benchmark is called {name!r}; there are pocket, pocket-q4_1 and hollow")
+        raise FourbitError(f"no model of this benchmark is called {name!r}; there are {', '.join(MODELS)}")
     if not hollow.exists():
         write_hollow(LLAMA_7B, hollow, "Q4_0", title="Llama-2-7B")
     return Task(name, hollow, 128, 16, rounds, 512, "q8")
@@ -202,23 +205,11 @@ def filled(task: Task, threads: int) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     return {
-        "cpu": cpu_name(), "cores": usable_cores(), "system": f"{platform.system()} {platform.machine()}",
+        "cpu": processor(), "kernels": kernels.load().isa,
+        "cores": usable_cores(), "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(), "packages": {name: _version(name) for name in PACKAGES},
         "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }  # fmt: skip
-
-
-def cpu_name() -> str:
-    """Return the processor's name and, on Linux, its family and model, which virtual machines leave out of the name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
-    name = fields.get("model name", platform.machine())
-    known = fields.get("flags", "")
-    wide = "AVX-512 VNNI" if "avx512_vnni" in known else "AVX2" if "avx2" in known else ""
-    return f"{name}, family {fields.get('cpu family', '?')} model {fields.get('model', '?')} {wide}".strip()
 
 
 def _version(name: str) -> str | None:
@@ -242,10 +233,6 @@ def progress(name: str, steps: int) -> Iterator[Callable[[str], None]]:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def median(laps: list[dict[str, float]], clock: str = "wall") -> float:
-    return statistics.median(lap[clock] for lap in laps)
 
 
 if __name__ == "__main__":

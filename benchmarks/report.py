@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 Laps = list[dict[str, float]]
-LIMIT = 4.6 * 2**30  # bytes that the 7B's run may take
+LIMIT = 4.6 * 2**30  # bytes that the 7B's run may take at most
 
 
 def render(found: dict[str, Any]) -> RenderableType:
@@ -29,7 +29,38 @@ def render(found: dict[str, Any]) -> RenderableType:
             parts += [Text(), _table(name, model, threads, laps, roof), *_ratios(laps)]
         parts += [Text(f"{who} takes no part: {why}", style="yellow") for who, why in model["missing"].items()]
         parts += _memory(model["memory"])
+    for target in found["targets"]:
+        parts.append(Text(f"{'reached' if target['reached'] else 'missed '}  {target['what']}: {target['found']}"))
     return Group(*parts, Text(f"\nThe whole run took {found['seconds'] / 60:.1f} minutes."))
+
+
+def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the course asks of the hollow 7B, what was found, and whether it was reached."""
+    model, asked = found["models"].get("hollow"), list[dict[str, Any]]()
+    if model is None:
+        return asked
+    for threads, laps in model["laps"].items():
+        one = threads == "1"
+        for what, each in ratios(laps).items():
+            least = 1.1 if one and what == "decode" else 1.0
+            ratio = statistics.median(each)
+            wanted = f"{what}, {threads} thread(s), at least {least}x llama.cpp"
+            asked.append(_target(wanted, f"{ratio:.2f}x", ratio >= least))
+        least = 0.55 if one else 0.80
+        decode = statistics.median(lap["wall"] for lap in laps["fourbit"]["decode"])
+        share = model["read_for_each_token"] / decode / found["roof"][threads]["bytes_per_second"]
+        wanted = f"{threads} thread(s), at least {least:.0%} of the read roof"
+        asked.append(_target(wanted, f"{share:.0%}", share >= least))
+    full = model["memory"].get("fourbit, context full")
+    if full:
+        peak = full["peak"]
+        asked.append(_target("peak with the context full, below 4.6 GiB", f"{peak / 2**30:.2f} GiB", peak < LIMIT))
+        asked.append(_target("within 3 % of its plan", f"{full['ratio'] - 1:+.1%}", abs(full["ratio"] - 1) <= 0.03))
+    return asked
+
+
+def _target(what: str, found: str, reached: bool) -> dict[str, Any]:
+    return {"what": what, "found": found, "reached": reached}
 
 
 def _table(name: str, model: dict[str, Any], threads: str, laps: dict[str, dict[str, Laps]], roof: float) -> Table:
@@ -77,7 +108,8 @@ def _ratios(laps: dict[str, dict[str, Laps]]) -> list[Text]:
     parts = [
         f"{what} {statistics.median(each):.2f}x ({min(each):.2f}-{max(each):.2f})" for what, each in found.items()
     ]
-    return [Text(f"ours / llama.cpp, median of the rounds: {'; '.join(parts)}")]
+    cpu = statistics.median(ratios(laps, "cpu")["decode"])
+    return [Text(f"ours / llama.cpp, median of the rounds: {'; '.join(parts)}; decode by processor time {cpu:.2f}x")]
 
 
 def _memory(memory: dict[str, Any]) -> list[Text]:
