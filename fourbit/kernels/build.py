@@ -92,12 +92,13 @@ def compile_library(compiler: Sequence[str], target: Path, options: Sequence[str
 
 def _fingerprint(compiler: tuple[str, ...]) -> str:
     digest = hashlib.sha256(_sources())
-    digest.update("\0".join((*compiler, *flags(), _version(compiler))).encode())
+    digest.update("\0".join((*compiler, *flags(), version(compiler))).encode())
     return digest.hexdigest()[:20]
 
 
 @functools.cache
-def _version(compiler: tuple[str, ...]) -> str:
+def version(compiler: tuple[str, ...]) -> str:
+    """Return what a compiler says about itself."""
     command = [*compiler, "--version"]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS).stdout
 

@@ -156,6 +156,7 @@ def load(threads: int = 1, backend: str | None = None, isa: str | None = None) -
         threads: that share the work; the caller is one of them.
         backend: "c" or "numba"; None for $FOURBIT_KERNELS, or the best that works.
         isa: the instruction set of the C kernels, such as "avx2"; None for $FOURBIT_ISA, or the best of this machine.
+            Whoever names one gets the C kernels or an error.
 
     Raises:
         KernelError: for another backend, one that was asked for and does not work, or when none does.
@@ -166,10 +167,11 @@ def load(threads: int = 1, backend: str | None = None, isa: str | None = None) -
     if wanted != "numba":
         from fourbit.kernels.native import NativeKernels
 
+        chosen = isa or os.environ.get(ISA_VARIABLE) or None
         try:
-            return NativeKernels(threads, isa or os.environ.get(ISA_VARIABLE) or None)
+            return NativeKernels(threads, chosen)
         except KernelError as error:
-            if wanted == "c" or isa:
+            if wanted == "c" or chosen:
                 raise
             _say_once(str(error))
     from fourbit.kernels.portable import NumbaKernels

@@ -10,8 +10,8 @@
 #define ON(name) neon_##name
 
 INLINE int32x4_t neon_dot_16(int32x4_t sums, int8x16_t a, int8x16_t b) {
-    int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b); /* 2^14 at most: no overflow */
-    return vpadalq_s16(vpadalq_s16(sums, low), high);
+    int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b)), high = vmull_high_s8(a, b);
+    return vaddq_s32(sums, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high))); /* lane i: bytes 4 i ... 4 i + 3, as SDOT */
 }
 
 #include "neon.h"

@@ -30,7 +30,8 @@ INLINE TARGET float ON(total)(Lanes x) {
 }
 
 /* exp(x): 2^n * exp(r) with |r| <= ln(2)/2, the exponential of r by its Taylor polynomial of degree 7 (error below
- * 2^-27 of the value; with rounding, 2 units in the last place). Below -87.3 the result is 0, NaN stays NaN. */
+ * 2^-27 of the value; with rounding, 2 units in the last place). Below -87.3 the result is 0,
+ * above 88.7 infinity; NaN stays NaN. */
 INLINE TARGET Lanes ON(exponential)(Lanes x) {
     Lanes kept = ON(choose)(x > -87.3f, x, ON(all)(-87.3f)), high = ON(choose)(kept < 88.7f, kept, ON(all)(88.7f));
     Lanes n = (high * 1.44269504f + 12582912.0f) - 12582912.0f;
@@ -45,6 +46,7 @@ INLINE TARGET Lanes ON(exponential)(Lanes x) {
     p = p * r + 1.0f;
     Ints half = __builtin_convertvector(n, Ints) / 2, rest = __builtin_convertvector(n, Ints) - half;
     Lanes value = p * (Lanes)((half + 127) << 23) * (Lanes)((rest + 127) << 23);
-    Lanes small = ON(choose)(x < -87.3f, ON(all)(0), value);
-    return ON(choose)(x == x, small, x);
+    value = ON(choose)(x < -87.3f, ON(all)(0), value);
+    value = ON(choose)(x > 88.7f, ON(all)(INFINITY), value);
+    return ON(choose)(x == x, value, x);
 }
