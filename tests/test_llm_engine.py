@@ -20,8 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fourbit.errors import KernelError, ModelError
+from fourbit.kernels.native import isas
 from fourbit.llm.artifact import ArtifactFile, save_artifact
 from fourbit.llm.config import LlmConfig
+from fourbit.llm.decoder import ALIKE
 from fourbit.llm.engine import Engine, decode_together
 from fourbit.llm.folder import CheckpointFolder
 from fourbit.llm.generation import generate
@@ -34,6 +36,13 @@ from tests.llm_fixtures import VARIANTS, rounding, theirs, vocabulary
 
 SMALL = LlmConfig("llama", 2, 256, 512, 4, 2, 64, 320, 1e4, 1e-5, tied=False, qkv_bias=False, context=512)
 QUANTIZED = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+
+
+def instruction_sets() -> list[str]:
+    try:
+        return list(isas())
+    except KernelError:  # no compiler: numba has one way for any number of tokens
+        return []
 
 
 def some(count: int, seed: int = 1) -> list[int]:
@@ -257,18 +266,34 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cuts=st.lists(st.integers(1, 199), max_size=6), kv=st.sampled_from(["f32", "f16", "q8", "q4"]),
     back=st.integers(0, 200),
 )  # fmt: skip
-def test_pieces_and_detours_change_no_bit(plain: Path, cuts: list[int], kv: str, back: int) -> None:
-    """In whatever pieces a text is read, and whatever was read and cut off before, the logits are the same."""
+def test_pieces_and_detours_change_nothing(plain: Path, cuts: list[int], kv: str, back: int) -> None:
+    """In whatever pieces a text is read, and whatever was read and cut off before, the logits are the same.
+
+    But for sums in another order, and for a number of the cache that these send to another code: one of 64 * 200 that
+    is off by a step matters less than a tenth of all being off by half a step, which is what the kind of cache costs.
+    """
     tokens, whole = some(200), Engine.open(plain, kv=kv)
-    wanted = whole.forward(tokens, every=True)
+    wanted, exact = whole.forward(tokens, every=True), whole.fork(kv="f32").forward(tokens, every=True)
+    most = rounding(SMALL, wanted) + 0.1 * float((wanted - exact).abs().max())
     other = whole.fork()
     other.forward(tokens[:back] + some(40, seed=2))
     other.truncate(back)
     borders = [back, *sorted(cut for cut in cuts if cut > back), 200]
     for start, end in itertools.pairwise(borders):
         if start < end:
-            assert torch.equal(other.forward(tokens[start:end]), wanted[end - 1])
+            assert_near(other.forward(tokens[start:end]), wanted[end - 1], most)
     assert other.tokens == tokens
+
+
+def test_what_was_cut_off_leaves_no_trace(four_bits: Path) -> None:
+    tokens, one = some(200), Engine.open(four_bits)
+    one.forward(tokens)
+    one.truncate(60)
+    other = one.fork()
+    other.forward(tokens[:60])
+    # the 60 were read among 128 the first time: the same tiles, the same bits
+    for size in (1, 2, 40, 130):
+        assert torch.equal(one.forward(some(size, seed=size)), other.forward(some(size, seed=size)))
 
 
 @settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -287,15 +312,19 @@ def test_pieces_change_packed_matrices_products_by_their_rounding(four_bits: Pat
     assert float((found - wanted).square().mean().sqrt()) <= 1.1 * 2**0.5 * moved
 
 
-def test_a_few_tokens_get_what_each_gets_alone(four_bits: Path) -> None:
-    """Bit for bit, as speculation needs it."""
-    one = Engine.open(four_bits)
-    two, few = one.fork(), 2
-    tokens = some(20 + 5 * few)
-    one.forward(tokens[:20]), two.forward(tokens[:20])
-    for start in range(20, len(tokens), few):
-        together = one.forward(tokens[start : start + few], every=True)
-        alone = [two.forward([token]) for token in tokens[start : start + few]]
+@pytest.mark.parametrize("kind", [*QUANTIZED, "F16"])
+@pytest.mark.parametrize("isa", instruction_sets())
+def test_a_few_tokens_get_what_each_gets_alone(kind: str, isa: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Bit for bit, as speculation needs it, with queries that share keys, and behind a long text."""
+    monkeypatch.setenv("FOURBIT_ISA", isa)
+    config = replace(SMALL, heads=8, kv_heads=1, width=256, head_width=32, ff=768)
+    one = Engine.open(as_kind(tmp_path / "model.gguf", config, kind))
+    assert one.kernel.isa == isa
+    two, tokens = one.fork(), some(140 + 4 * ALIKE)
+    one.forward(tokens[:140]), two.forward(tokens[:140])
+    for start in range(140, len(tokens), ALIKE):
+        together = one.forward(tokens[start : start + ALIKE], every=True)
+        alone = [two.forward([token]) for token in tokens[start : start + ALIKE]]
         assert torch.equal(together, torch.stack(alone))
 
 
@@ -416,8 +445,8 @@ def test_memory_is_the_file_the_cache_and_little_else(tmp_path: Path) -> None:
     chunk = 128 * 4 * (6 * 1024 + 3 * 1024 + 2 * 4096)
     assert weights > 40 * 2**20
     assert cache == 256 * 4 * 2 * 1024 * 2
-    assert opened < 8 * 2**20  # the vocabulary and the like; the cache's pages are not touched yet
-    assert used < cache + chunk + 12 * 2**20
+    assert opened < 12 * 2**20  # the vocabulary and the like; the cache's pages are not touched yet
+    assert used < cache + chunk + 16 * 2**20
 
 
 # what cannot be

@@ -170,7 +170,7 @@ def test_prompt_lookup_is_right_where_a_text_repeats_itself(engine: Engine) -> N
     """As many tokens at once as the kernels give the logits that they give one: the same text, bit for bit."""
     talk = [{"role": "user", "content": "Repeat this: one two three four five six seven eight nine ten."}]
     whole = [piece.token for piece in chat(engine, talk, limit=40)]
-    speculation = Speculation(PromptLookup(), count=1)
+    speculation = Speculation(PromptLookup())
     assert [piece.token for piece in chat(engine, talk, limit=40, speculation=speculation)] == whole
     assert speculation.passes < len(whole) - 1
     assert speculation.acceptance > 0.2

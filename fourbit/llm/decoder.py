@@ -18,6 +18,7 @@ from fourbit.llm.model import frequencies
 from fourbit.llm.weights import LayerWeights, Weights
 
 CHUNK = 128  # tokens that are read together: the kernels' tiles are full, and what lies between the layers is small
+ALIKE = 3  # so many tokens get, bit for bit, what each would get alone; in larger numbers sums have another order
 _FEW = 16  # so many tokens, as decoding reads them, keep their buffers
 
 
@@ -37,10 +38,10 @@ class _Buffers:
         self.gate_up = torch.empty(count, config.ff), torch.empty(count, config.ff)
         self.behind = (self.added,)
 
-    def row(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the query, key, value (1, heads, head_width) and the mixed values (1, heads * head_width) of one."""
-        query, key, value = (part[i : i + 1] for part in self.heads)
-        return query, key, value, self.mixed[i : i + 1]
+    def rows(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return some tokens' queries, keys, values (n, heads, head_width) and mixed values (n, heads * head_width)."""
+        query, key, value = (part[first:last] for part in self.heads)
+        return query, key, value, self.mixed[first:last]
 
 
 class Decoder:
@@ -59,22 +60,23 @@ class Decoder:
         are overwritten by the next call.
         """
         buffers, count, kernel = self._buffers(len(tokens)), len(tokens), self.kernel
-        starts = [cache.length for cache in caches]
-        places = torch.tensor(starts if len(caches) > 1 else range(starts[0], starts[0] + count), dtype=torch.float32)
-        angles = places[:, None] * self._turns  # (T, head_width / 2)
+        one = len(caches) == 1
+        places = list(range(caches[0].length, caches[0].length + count)) if one else [c.length for c in caches]
+        angles = torch.tensor(places, dtype=torch.float32)[:, None] * self._turns  # (T, head_width / 2)
         cos, sin = angles.cos(), angles.sin()
-        queries, keys, values = buffers.heads
+        if one and count > ALIKE:
+            parts = [(caches[0], places[0], *buffers.rows(0, count))]
+        else:
+            parts = [(caches[0 if one else i], place, *buffers.rows(i, i + 1)) for i, place in enumerate(places)]
         buffers.states.copy_(kernel.rows(self.weights.embeddings, tokens))
         for i, layer in enumerate(self.weights.layers):
             self._project(layer, buffers, cos, sin)
-            if len(caches) == 1:
-                kernel.store(caches[0].layers[i], starts[0], keys, values)
-                kernel.attend(queries, caches[0].layers[i], starts[0], buffers.mixed)
-            else:
-                self._attend_apart(i, caches, buffers)
+            for cache, place, query, key, value, mixed in parts:
+                kernel.store(cache.layers[i], place, key, value)
+                kernel.attend(query, cache.layers[i], place, mixed)
             self._finish(layer, buffers)
         for cache in caches:
-            cache.advance(count // len(caches))
+            cache.advance(count if one else 1)
         return buffers.states
 
     def logits(self, states: Tensor) -> Tensor:
@@ -106,13 +108,6 @@ class Decoder:
                 part.add_(bias)
         kernel.rope(buffers.heads[0], cos, sin, paired)
         kernel.rope(buffers.heads[1], cos, sin, paired)
-
-    def _attend_apart(self, i: int, caches: Sequence[KVCache], buffers: _Buffers) -> None:
-        """Attend for each token in a cache of its own."""
-        for at, cache in enumerate(caches):
-            query, key, value, mixed = buffers.row(at)
-            self.kernel.store(cache.layers[i], cache.length, key, value)
-            self.kernel.attend(query, cache.layers[i], cache.length, mixed)
 
     def _finish(self, layer: LayerWeights, buffers: _Buffers) -> None:
         """Add to the states what attention has mixed, then what the feed-forward layer makes of them."""
