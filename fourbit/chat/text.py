@@ -19,7 +19,7 @@ _MAYBE_FENCE = re.compile(r" {0,3}(`{0,2}|```[^\n]*)")
 _HEADING = re.compile(r"#{1,6} ")
 _MAYBE_HEADING = re.compile(r"#{1,6}")
 _SPACES = re.compile(r"[ \t]+")
-_WORD = re.compile(r"[^\s`*]+|\*")
+_WORD = re.compile(r"[^ \t\n`*]+|\*")
 
 
 def harmless(text: str) -> str:
