@@ -137,11 +137,14 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
     argument = {"entry": packed.entry, "seconds": packed.seconds}
     with run.runner.session("autograder.exams:answer", argument, packed.seconds + _GRACE) as session:
 
-        def call(payload: bytes) -> exams.Outcome:
+        def timed(payload: bytes) -> tuple[exams.Outcome, float]:
             reply = session.call(payload)
-            return exams.outcome_of(reply.status, reply.payload)
+            return exams.outcome_of(reply.status, reply.payload), reply.seconds
 
-        verdict = exams.judge(packed, exams.ask(packed, call))
+        outcomes = exams.ask(packed, lambda payload: timed(payload)[0])
+        verdict = exams.judge(packed, outcomes)
+        if packed.race is not None and verdict.points > 0:
+            verdict = exams.judge(packed, outcomes, exams.contest(packed, timed))
     points = min(max(verdict.points, 0.0), cell.points)
     run.verdicts[position] = _shown(verdict)
     return QuestionRecord(

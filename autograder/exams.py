@@ -14,6 +14,7 @@ from fourbit.exam.call import Outcome, read_outcome
 from fourbit.exam.call import answer as _answer
 from fourbit.exam.check import ask
 from fourbit.exam.compare import coincide
+from fourbit.exam.contest import contest
 from fourbit.exam.judge import judge
 from fourbit.exam.matrix import kill_matrix
 from fourbit.exam.pack import PACK, PROPERTIES, Pack, PackedExercise, load_pack
@@ -32,6 +33,7 @@ __all__ = [
     "answer",
     "ask",
     "coincide",
+    "contest",
     "judge",
     "kill_matrix",
     "load_lab",

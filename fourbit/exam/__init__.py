@@ -5,12 +5,12 @@ examination (on the student's side and outside it), `check` the one line in a no
 that an exam tells right from wrong.
 """
 
-from fourbit.exam.author import Alternative, Case, Exam, Exercise, Mistake, Partial, Property, Raised, Trial
+from fourbit.exam.author import Alternative, Case, Exam, Exercise, Mistake, Partial, Property, Race, Raised, Trial
 from fourbit.exam.check import check, examine
 from fourbit.exam.verdict import Verdict
 from fourbit.predictions import confront, predict
 
 __all__ = [
-    "Alternative", "Case", "Exam", "Exercise", "Mistake", "Partial", "Property", "Raised", "Trial", "Verdict",
+    "Alternative", "Case", "Exam", "Exercise", "Mistake", "Partial", "Property", "Race", "Raised", "Trial", "Verdict",
     "check", "confront", "examine", "predict",
 ]  # fmt: skip

@@ -117,6 +117,32 @@ class Alternative:
 
 
 @dataclass(frozen=True)
+class Race:
+    """Points for speed: the grader lets the student's function and ours take turns, and holds the clock itself.
+
+    Both are called through the same code on the same inputs, ours in the grader's process; outputs must agree. What
+    counts is the quickest call of either side, so that a busy moment of the grader costs nobody anything. Checks in a
+    notebook have no race: there is nobody outside to hold the clock.
+
+    Attributes:
+        case: inputs of one call; in each round every `Ref` with a `seed` gets another one, so that nothing repeats.
+        each: arguments that follow the case's: the function is called once for each, with the same first arguments, so
+            that its own time is most of a call's.
+        times: up to so many times our time earn everything, from twice as many on nothing, in between by the logarithm.
+        source: our cell; "" for the reference's.
+        apart: how far an element may lie from ours, relative to our largest.
+    """
+
+    name: str
+    case: Case
+    each: tuple[tuple[Any, ...], ...]
+    times: float
+    weight: float = 1.0
+    source: str = ""
+    apart: float = 1e-3
+
+
+@dataclass(frozen=True)
 class Exercise:
     """One thing that a student writes, and its exam.
 
@@ -128,6 +154,7 @@ class Exercise:
         seconds: limit for one call on a student's machine; graders, who share cores, allow five times that.
         same_form: require the output to have the type, shape and dtype of the reference's.
         may_change_inputs: allow a call to change its arguments in place.
+        race: seed -> a race that the grader holds besides; None for none.
     """
 
     name: str
@@ -141,6 +168,7 @@ class Exercise:
     seconds: float = 2.0
     same_form: bool = True
     may_change_inputs: bool = False
+    race: Callable[[int], Race] | None = None
 
 
 @dataclass(frozen=True)

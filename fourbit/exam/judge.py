@@ -21,15 +21,21 @@ UNCHANGED = "leaves its inputs unchanged"
 _WORDS = {"timeout": "timeout", "crashed": "crashed", "out of memory": "out of memory"}
 
 
-def judge(exercise: PackedExercise, outcomes: Sequence[Outcome]) -> Verdict:
-    """Return the verdict on `outcomes`, one for each case of `exercise`, in order."""
+def judge(exercise: PackedExercise, outcomes: Sequence[Outcome], raced: Finding | None = None) -> Verdict:
+    """Return the verdict on `outcomes`, one for each case of `exercise`, in order.
+
+    Args:
+        raced: what a race found, where there was one; it counts beside the properties with the race's weight.
+    """
     seconds = sum(o.seconds for o in outcomes)
     for outcome in outcomes:
         if outcome.status in ("missing", "unstarted"):
             message = outcome.message if outcome.status == "missing" else "not written yet"
             return Verdict(exercise.name, 0.0, exercise.points, "missing", message=message, seconds=seconds)
     findings = [_finding(p, exercise, outcomes) for p in exercise.properties]
-    points = _points(exercise, findings, outcomes)
+    points = _points(exercise, findings, outcomes, raced)
+    if raced is not None:
+        findings.append(raced)
     if not exercise.may_change_inputs:
         findings.append(_unchanged(exercise, outcomes))
     full = points >= exercise.points
@@ -122,13 +128,17 @@ def _unchanged(exercise: PackedExercise, outcomes: Sequence[Outcome]) -> Finding
     return Finding(UNCHANGED, 1.0)
 
 
-def _points(exercise: PackedExercise, findings: Sequence[Finding], outcomes: Sequence[Outcome]) -> float:
+def _points(
+    exercise: PackedExercise, findings: Sequence[Finding], outcomes: Sequence[Outcome], raced: Finding | None
+) -> float:
     properties = exercise.properties
     total = sum(p.weight for p in properties)
     earned = sum(p.weight * f.earned for p, f in zip(properties, findings, strict=True))
     gates = all(f.held for p, f in zip(properties, findings, strict=True) if p.gate)
     if not gates or earned <= 0:
         return 0.0
+    if raced is not None and exercise.race is not None:
+        total, earned = total + exercise.race.weight, earned + exercise.race.weight * raced.earned
     share = earned / total
     if not exercise.may_change_inputs and not _unchanged(exercise, outcomes).held:
         share -= 1 / sum(p.weight > 0 for p in properties)

@@ -55,6 +55,19 @@ class PackedCase:
 
 
 @dataclass(frozen=True)
+class PackedRace:
+    """A race as the grader's pack holds it: our cells as (name, source), which no student's pack has."""
+
+    name: str
+    args: tuple[Any, ...]
+    each: list[tuple[Any, ...]]
+    times: float
+    weight: float
+    apart: float
+    cells: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class PackedExercise:
     name: str
     entry: str
@@ -66,6 +79,7 @@ class PackedExercise:
     cases: tuple[PackedCase, ...]
     properties: tuple[Property, ...]
     mistakes: tuple[NamedMistake, ...]
+    race: PackedRace | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,7 @@ def _exercise(item: Mapping[str, Any], module: ModuleType) -> PackedExercise:
         cases=tuple(_case(c) for c in item["cases"]),
         properties=tuple(_property(p, module) for p in item["properties"]),
         mistakes=tuple(NamedMistake(**m) for m in item["mistakes"]),
+        race=PackedRace(**item["race"]) if "race" in item else None,
         **{k: item[k] for k in ("name", "entry", "points", "difficulty", "seconds", "same_form", "may_change_inputs")},
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 from fourbit.codec import encode
 from fourbit.data.cache import write_atomically
 from fourbit.errors import ExamError
-from fourbit.exam.author import Case, Exam, Exercise, Property
+from fourbit.exam.author import Case, Exam, Exercise, Property, Race
 from fourbit.exam.call import Outcome, answer, read_outcome, same_random_state
 from fourbit.exam.pack import PACK, PROPERTIES, VERSION, load_module, pack_output
 
@@ -149,7 +149,9 @@ def _pack_exercise(lab: Lab, exercise: Exercise, namespace: dict[str, Any], visi
         for m in exercise.mistakes
     }
     limit = exercise.seconds * (1.0 if visible else GRADER_PATIENCE)
+    race = {} if visible or exercise.race is None else {"race": _pack_race(lab, exercise, exercise.race(seed))}
     return {
+        **race,
         "name": exercise.name,
         "entry": exercise.entry or exercise.name,
         "points": float(exercise.points),
@@ -160,6 +162,21 @@ def _pack_exercise(lab: Lab, exercise: Exercise, namespace: dict[str, Any], visi
         "cases": [_pack_case(c, seed, expected[i], {k: v[i] for k, v in wrong.items()}) for i, c in enumerate(cases)],
         "properties": [_pack_property(p) for p in exercise.properties],
         "mistakes": [{"id": m.id, "name": m.name, "why": m.why, "link": m.link} for m in exercise.mistakes],
+    }
+
+
+def _pack_race(lab: Lab, exercise: Exercise, race: Race) -> dict[str, Any]:
+    """The race with the cells that our side needs: the setup and one exercise."""
+    setup = [(f"<cell {name or 'setup'}>", source) for name, source in lab.cells if not name]
+    ours = race.source or lab.source(exercise.name)
+    return {
+        "name": race.name,
+        "args": race.case.args,
+        "each": list(race.each),
+        "times": float(race.times),
+        "weight": float(race.weight),
+        "apart": float(race.apart),
+        "cells": [*setup, (f"<cell {exercise.name}>", ours)],
     }
 
 

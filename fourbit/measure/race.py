@@ -131,11 +131,13 @@ def _spent() -> float:
     return spent.user + spent.system
 
 
-def _clocks() -> str:
+def _clocks(cpu: Callable[[], float] = time.process_time, wall: Callable[[], float] = time.perf_counter) -> str:
     """Put changed clocks back, and say so."""
-    if time.process_time is _cpu and time.perf_counter is _wall:
+    global _cpu, _wall
+    if time.process_time is cpu is _cpu and time.perf_counter is wall is _wall:
         return ""
-    time.process_time, time.perf_counter = _cpu, _wall
+    _cpu = time.process_time = cpu
+    _wall = time.perf_counter = wall
     return "it put another clock in the place of the system's"
 
 

@@ -10,9 +10,11 @@
 # split the rows among cores, tile a prompt. You guess before each rung.
 #
 # You need no compiler: [numba](https://numba.pydata.org) compiles Python loops on any system, and every point can be
-# reached with it. Where there is a C compiler, the steepest rung is written in C. What decides points is what a
-# kernel *computes* and the bytes that its plan moves, counted; times are measured here, on your machine, and earn
-# nothing. The lecture note is [Kernels and co-design](../../lecture_notes/06-kernels.md).
+# reached with it. Where there is a C compiler, the steepest rung is written in C. Points are for what a kernel
+# *computes* and for the bytes that a plan moves, counted. Times that you measure here are yours alone; for two kernels
+# the grader holds a race with a clock of its own, in turns with ours, and whoever needs at most 2.5 times as long as
+# our *numba* kernel has all points. The lecture note is [Kernels and
+# co-design](../../lecture_notes/06-kernels.md).
 
 # %% role="setup"
 import math

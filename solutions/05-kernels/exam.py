@@ -13,7 +13,7 @@ import numpy as np
 import properties as hold
 
 from fourbit.codec import Ref
-from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
+from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property, Race
 from fourbit.exam.fixtures import random_array
 from fourbit.exam.suspects import FLAWS
 
@@ -323,6 +323,29 @@ def numba_cases(seed: int, visible: bool) -> list[Case]:
     ]
 
 
+RACE_ROWS, RACE_GROUPS, RACE_CALLS = 2048, 64, 16
+
+
+def race_on(seed: int, each: tuple[tuple[np.ndarray, ...], ...], source: str) -> Race:
+    """A matrix of 8 million weights with other codes, scales and zero points in each round, times 16 vectors."""
+    shape = (RACE_ROWS, RACE_GROUPS)
+    case = Case(
+        "the race",
+        (
+            Ref("random_array", {"kind": "uint8", "shape": (*shape, 32), "seed": seed}),
+            Ref("random_array", {"kind": "float32", "shape": shape, "seed": seed + 1}),
+            Ref("random_array", {"kind": "uint8", "shape": shape, "seed": seed + 2, "high": 16}),
+        ),
+    )
+    return Race("at most 2.5 times the time of our numba kernel", case, each, times=2.5, weight=2.0, source=source)
+
+
+def numba_race(seed: int) -> Race:
+    g = generator(seed, False, "gemv_numba race")
+    each = tuple(grouped(g.standard_normal(64 * RACE_GROUPS)) for _ in range(RACE_CALLS))
+    return race_on(int(g.integers(2**31)), each, "")
+
+
 NUM_DOT = "np.float32(byte & 15) * x[g, j] + np.float32(byte >> 4) * x[g, j + HALF]"
 NUM_TOTAL = "scale[row, g] * (dot - np.float32(zero[row, g]) * sums[g])"
 GEMV = Exercise(
@@ -431,17 +454,9 @@ GEMV = Exercise(
             "        y[r] = acc.sum() - shift\n"
             "    return y\n",
         ),
-        Alternative(
-            "weights first, without numba",
-            "def gemv_numba(packed, scale, zero, x, sums):\n"
-            "    y = np.empty(len(packed), np.float32)\n"
-            "    for row in range(len(packed)):\n"
-            "        one = [part[row : row + 1] for part in (packed, scale, zero)]\n"
-            "        y[row] = dequantized(*one)[0] @ x.ravel()\n"
-            "    return y\n",
-        ),
     ),
     seconds=20.0,
+    race=numba_race,
 )
 
 # 4. quantize_activations
@@ -903,6 +918,33 @@ def fast_cases(seed: int, visible: bool) -> list[Case]:
     ]
 
 
+NUMBA_ALONE = (
+    "@njit(nogil=True)\n"
+    "def _gemv(packed, scale, zero, codes, code_scale, code_sum):\n"
+    "    y = np.empty(len(packed), np.float32)\n"
+    "    for r in range(len(packed)):\n"
+    "        t = np.float32(0)\n"
+    "        for g in range(packed.shape[1]):\n"
+    "            lo = hi = np.int32(0)\n"
+    "            for j in range(32):\n"
+    "                lo += np.int32(packed[r, g, j] % 16) * np.int32(codes[g, j])\n"
+    "                hi += np.int32(packed[r, g, j] // 16) * np.int32(codes[g, 32 + j])\n"
+    "            t += np.float32(lo + hi - code_sum[g] * zero[r, g]) * (scale[r, g] * code_scale[g])\n"
+    "        y[r] = t\n"
+    "    return y\n"
+    "@kernel\n"
+    "def gemv_fast(tool):\n"
+    "    return _gemv if tool == 'numba' else None\n"
+)
+
+
+def fast_race(seed: int) -> Race:
+    g = generator(seed, False, "gemv_fast race")
+    some = [quantized(g.standard_normal(64 * RACE_GROUPS)) for _ in range(RACE_CALLS)]
+    each = tuple((q["codes"], q["scale"], q["sum"]) for q in some)
+    return race_on(int(g.integers(2**31)), each, NUMBA_ALONE)
+
+
 def in_both(c: tuple[str, str], numba: tuple[str, str]) -> tuple[tuple[str, str], tuple[str, str]]:
     """A mistake in the C text and in the numba function."""
     return c, numba
@@ -1059,25 +1101,7 @@ FAST = Exercise(
         ),
     ),
     alternatives=(
-        Alternative(
-            "numba alone",
-            "@njit(nogil=True)\n"
-            "def _gemv(packed, scale, zero, codes, code_scale, code_sum):\n"
-            "    y = np.empty(len(packed), np.float32)\n"
-            "    for r in range(len(packed)):\n"
-            "        t = np.float32(0)\n"
-            "        for g in range(packed.shape[1]):\n"
-            "            lo = hi = np.int32(0)\n"
-            "            for j in range(32):\n"
-            "                lo += np.int32(packed[r, g, j] % 16) * np.int32(codes[g, j])\n"
-            "                hi += np.int32(packed[r, g, j] // 16) * np.int32(codes[g, 32 + j])\n"
-            "            t += np.float32(lo + hi - code_sum[g] * zero[r, g]) * (scale[r, g] * code_scale[g])\n"
-            "        y[r] = t\n"
-            "    return y\n"
-            "@kernel\n"
-            "def gemv_fast(tool):\n"
-            "    return _gemv if tool == 'numba' else None\n",
-        ),
+        Alternative("numba alone", NUMBA_ALONE),
         Alternative(
             "plain C",
             "@kernel\n"
@@ -1104,6 +1128,7 @@ FAST = Exercise(
         ),
     ),
     seconds=20.0,
+    race=fast_race,
 )
 
 # 8. partition
