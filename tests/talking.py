@@ -78,10 +78,10 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextlib.contextmanager
 def serving(
-    model: Path | str, *options: str, before: Sequence[str] = (), env: dict[str, str] | None = None
+    model: Path | str, *options: str, program: Sequence[str] = ("-m", "fourbit"), env: dict[str, str] | None = None
 ) -> Iterator[Served]:
-    """Run `fourbit serve` on a free port until the block ends; `before` are words before the command."""
-    command = [*before, sys.executable, "-m", "fourbit", "serve", str(model), "--port", "0", "--threads", "1", *options]
+    """Run `fourbit serve` on a free port until the block ends; `program` is what Python runs."""
+    command = [sys.executable, *program, "serve", str(model), "--port", "0", "--threads", "1", *options]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env or environment()
     )  # fmt: skip
