@@ -33,6 +33,7 @@ LABS = {  # and the chapters that prepare for each
     "04-llm-quantization": ("04-outliers", "05-four-bits"),
     "05-kernels": ("06-kernels",),
     "06-inference": ("07-inference",),
+    "07-deploy": ("08-deployment",),
 }
 NOTES = tuple(chapter for chapters in LABS.values() for chapter in chapters)
 
