@@ -48,6 +48,9 @@ Context = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(help="Default: one for each core.", min=1, show_default=False)]
 Kv = Annotated[str, typer.Option("--kv", help="The cache's numbers: f32, f16, q8 or q4.")]
+Gpu = Annotated[
+    bool, typer.Option("--gpu", help="On a CUDA GPU, in NF4: MODEL is a checkpoint folder or a hub repository.")
+]
 Anyway = Annotated[bool, typer.Option("--anyway", help="Load it even if it does not fit.")]
 
 
@@ -68,6 +71,7 @@ def chat(
     context: Context = None,
     threads: Threads = None,
     kv: Kv = "f16",
+    gpu: Gpu = False,
     anyway: Anyway = False,
 ) -> None:
     """Open a model and converse."""
@@ -81,7 +85,7 @@ def chat(
     if text is not None and not text.strip():
         raise FourbitError("the question is empty; --ask needs a text")
     told = Console(stderr=True)
-    talker = _open(model, context, threads, kv, anyway, told)
+    talker = _open(model, context, threads, kv, gpu, anyway, told)
     styled = sys.stdin.isatty() and sys.stdout.isatty() and text is None
     out = Console(soft_wrap=True)
     found = Chat(
@@ -118,6 +122,7 @@ def serve(
     context: Context = None,
     threads: Threads = None,
     kv: Kv = "f16",
+    gpu: Gpu = False,
     anyway: Anyway = False,
 ) -> None:
     """Open a model and serve it."""
@@ -128,7 +133,7 @@ def serve(
     server = bind("127.0.0.1" if host == "localhost" else host, port)
     try:
         policy = policy_for(server, host, key, allow_host or [])
-        talker = _open(model, context, threads, kv, anyway, console)
+        talker = _open(model, context, threads, kv, gpu, anyway, console)
         title, *rest = talker.describe()
         console.print(f"[bold]{escape(title)}[/]", highlight=False, soft_wrap=True)
         for line in rest:
@@ -142,10 +147,16 @@ def serve(
         server.close()
 
 
-def _open(model: str, context: int | None, threads: int | None, kv: str, anyway: bool, console: Console) -> Talker:
+def _open(
+    model: str, context: int | None, threads: int | None, kv: str, gpu: bool, anyway: bool, console: Console
+) -> Talker:
+    if gpu and (threads is not None or kv != "f16" or anyway):
+        raise FourbitError("--threads, --kv and --anyway are for the CPU's engine; leave them out with --gpu")
     with console.status(f"Opening {escape(model)}"):
-        from fourbit.chat.talker import open_talker
+        from fourbit.chat.talker import open_on_gpu, open_talker
 
+        if gpu:
+            return open_on_gpu(model, context=context)
         return open_talker(model, context=context, threads=threads, kv=kv, anyway=anyway)
 
 

@@ -161,7 +161,7 @@ class Talkative:
     """A model whose answer is larger than all buffers on the way."""
 
     name, context, usage = NAME, 100_000, Usage(1)
-    engine = SimpleNamespace(validate=lambda tokens: None, kernel=SimpleNamespace(isa="none"))
+    engine, how = SimpleNamespace(validate=lambda tokens: None), "not at all"
     source = SimpleNamespace(title="", tier="")
 
     def __init__(self) -> None:

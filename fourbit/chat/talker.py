@@ -9,11 +9,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from fourbit.doctor import usable_cores
 from fourbit.errors import ModelError
 from fourbit.llm.engine import Engine
-from fourbit.llm.fit import Device, this_machine, verdict
+from fourbit.llm.fit import this_machine, verdict
 from fourbit.llm.generation import Piece, Usage, generate
 from fourbit.llm.plan import Plan, plan_file
 from fourbit.llm.registry import MODELS, locate
@@ -21,7 +22,7 @@ from fourbit.llm.sampling import Sampling
 
 SAMPLING = Sampling(temperature=0.3, top_p=0.9)  # what is not asked for otherwise
 DEFAULT_CONTEXT = 4096
-OWN = "your own file"
+OWN, REPOSITORY = "your own file", "from the Hugging Face hub"
 _SILENT = Usage(0)
 
 Messages = Sequence[Mapping[str, str]]
@@ -78,8 +79,8 @@ class Talker:
     """A model, its plan, and one conversation at a time in its cache. Not to be shared by threads, but for
     :meth:`prompt` and :meth:`encode`. `usage` is that of the answer in progress or of the last one."""
 
-    def __init__(self, source: Source, engine: Engine, plan: Plan, device: Device, threads: int) -> None:
-        self.source, self.engine, self.plan, self.device, self.threads = source, engine, plan, device, threads
+    def __init__(self, source: Source, engine: Engine, plan: Plan, free: int, how: str) -> None:
+        self.source, self.engine, self.plan, self.free, self.how = source, engine, plan, free, how
         self.usage = _SILENT
 
     @property
@@ -98,7 +99,8 @@ class Talker:
             ModelError: when the model has no template or refuses the messages.
         """
         tokenizer = self.engine.tokenizer
-        return tokenizer.encode(tokenizer.chat(messages) + begun, special=False)
+        tokens = tokenizer.chat_tokens(messages)
+        return tokens + tokenizer.encode(begun, special=False, control=False) if begun else tokens
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text that is to be continued."""
@@ -123,19 +125,18 @@ class Talker:
             pieces.close()
 
     def describe(self) -> list[str]:
-        """Return what is running here, line by line: model, tier, bytes, threads, kernels, memory."""
-        p, kernels = self.plan, self.engine.kernel
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        """Return what is running here, line by line: model, tier, bytes, threads and kernels or GPU, memory."""
+        p = self.plan
         lines = [
-            f"{self.source.title}, {_tier(self.source.tier)}: {gigabytes(self.source.path.stat().st_size)}, "
-            f"{p.form}, {p.bits_per_weight:.2f} bits per weight",
+            f"{self.source.title}, {_tier(self.source.tier)}: {gigabytes(p.weights)} of weights, {p.form}, "
+            f"{p.bits_per_weight:.2f} bits each",
             f"{self.source.path}",
-            f"{threads}, kernels {kernels.isa}, context of {self.context:,} tokens (cache {p.kv})",
+            f"{self.how}, context of {self.context:,} tokens (cache {p.kv})",
             f"memory: weights {gigabytes(p.weights)}, cache {gigabytes(p.kv_cache)}, buffers "
             f"{gigabytes(p.activations)}, all else {gigabytes(p.overhead)}: {gigabytes(p.total)} at most, of "
-            f"{gigabytes(self.device.memory)} free",
+            f"{gigabytes(self.free)} free",
         ]
-        return [*lines, *self.engine.notes]
+        return lines + list(getattr(self.engine, "notes", ()))
 
 
 def open_talker(
@@ -156,8 +157,8 @@ def open_talker(
     source, device = find_source(name), this_machine()
     if source.path.is_dir():
         raise ModelError(
-            f"{source.path} is a checkpoint folder; `fourbit chat` and `fourbit serve` run GGUF files and lab 04's "
-            "artifacts, in 4 or 8 bits"
+            f"{source.path} is a checkpoint folder; it runs in 4 bits on a CUDA GPU with --gpu. On the CPU, "
+            "`fourbit chat` and `fourbit serve` run GGUF files and lab 04's artifacts"
         )
     threads = threads or usable_cores()
     wanted = _planned(source.path, context, kv)
@@ -165,7 +166,30 @@ def open_talker(
     if not (found.fits or anyway):
         raise ModelError(f"{found.reason}. To try it all the same: --anyway")
     engine = Engine.open(source.path, context=wanted.context, threads=threads, kv=kv)
-    return Talker(source, engine, wanted, device, threads)
+    how = f"{threads} thread{'s' * (threads > 1)}, kernels {engine.kernel.isa}"
+    return Talker(source, engine, wanted, device.memory, how)
+
+
+def open_on_gpu(name: str, *, context: int | None = None, device: str = "cuda") -> Talker:
+    """Open a checkpoint in NF4 on a GPU: a folder, or a repository of the hub, which is fetched if it is not here.
+
+    Raises:
+        ModelError: when there is no GPU that can, or the model does not fit (said before it is loaded) or is missing.
+    """
+    import torch
+
+    from fourbit.llm.cuda import find_device, free_memory
+    from fourbit.llm.gpu import GpuEngine
+
+    where = find_device(device)
+    free = free_memory(where).memory
+    engine = GpuEngine.open(name, context=context or DEFAULT_CONTEXT, device=device)
+    path = Path(name)
+    title, tier = (path.resolve().name, OWN) if path.is_dir() else (name, REPOSITORY)
+    card = torch.cuda.get_device_name(where) if where.type == "cuda" else "the CPU"
+    how = f"{engine.layers_on_gpu} of {engine.config.layers} layers on {card}"
+    # It answers as the CPU's engine does.
+    return Talker(Source(title, title, tier, path), cast(Engine, engine), engine.plan, free, how)
 
 
 def _planned(path: Path, context: int | None, kv: str) -> Plan:
@@ -182,4 +206,4 @@ def gigabytes(count: int) -> str:
 def _tier(tier: str) -> str:
     if tier == "hollow":
         return "with random weights, for measuring"
-    return tier if tier == OWN else f"{tier} model"
+    return tier if tier in (OWN, REPOSITORY) else f"{tier} model"

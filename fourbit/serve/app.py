@@ -43,7 +43,7 @@ class Service:
         self._talker, self._turns = talker, turns
         self._started = int(time.time())
         self._readers = asyncio.Semaphore(_READERS)
-        self._fingerprint = f"fourbit-{fourbit.__version__}-{talker.engine.kernel.isa}"
+        self._fingerprint = f"fourbit {fourbit.__version__}, {talker.how}"  # a seed holds for this combination
 
     async def chat(self, http: HttpRequest) -> Response:
         """POST /v1/chat/completions."""
