@@ -1121,13 +1121,6 @@ default = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 template = {"begin": [], "default": default, "roles": roles}
 
 
-def plain(text):
-    """Tokens of text in which no control token can be: each is cut in two before anything is tokenized."""
-    first, *others = text.split("<|")
-    parts = [first, *(part for other in others for part in ("<", "|" + other))]
-    return [token for part in parts for token in words.encode(part, special=False)]
-
-
 def tokenized(messages):
     """Your prompt in the model's own tokens: bytes are put together to text, control tokens get their ids."""
     found, held = [], bytearray()
@@ -1135,7 +1128,7 @@ def tokenized(messages):
         if token < 256:
             held.append(token)
             continue
-        found += plain(held.decode()) + real[token]
+        found += words.encode(held.decode(), special=False, control=False) + real[token]
         held.clear()
     return found[: -len(real[256])]
 
@@ -1156,8 +1149,8 @@ del engine
 
 # %% [markdown]
 # Three turns are the default system message, the user's and the assistant's. Five means that two were written by the
-# user. (What a model does with a message that merely *talks* about control tokens is another matter, and no tokenizer
-# solves that.)
+# user. (`fourbit chat` and `fourbit serve` tokenize apart, as you do. What a model does with a message that merely
+# *asks* it to forget its instructions is another matter, and no tokenizer solves that.)
 
 # %% [markdown]
 # ## 11 · A stream of events

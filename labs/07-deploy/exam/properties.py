@@ -192,11 +192,11 @@ def _front(trial: Trial, chosen: list[int]) -> float:
     candidates, (slowest, fastest) = trial.args[0], trial.args[3]
     edges = sorted({slowest, fastest, *(candidates[i]["speed"] for i in chosen)})
     edges = [edge for edge in edges if slowest <= edge <= fastest]
-    total = 0.0
+    area = 0.0
     for low, high in pairwise(edges):
         offered = [candidates[i]["score"] for i in chosen if candidates[i]["speed"] >= high]
-        total += math.log(high / low) * max(max(offered, default=CHANCE) - CHANCE, 0.0)
-    return total
+        area += math.log(high / low) * max(max(offered, default=CHANCE) - CHANCE, 0.0)
+    return area
 
 
 def spans_the_front(trial: Trial) -> Partial | str | None:
