@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from fourbit.llm.kv_cache import KVCache, cache_bytes
 from fourbit.llm.loading import assemble, load
 from fourbit.llm.model import Cache, Transformer
 from tests.llm_fixtures import VARIANTS, rounding, theirs, vocabulary
+from tests.llm_plain import rounded_inputs
 
 SMALL = LlmConfig("llama", 2, 256, 512, 4, 2, 64, 320, 1e4, 1e-5, tied=False, qkv_bias=False, context=512)
 QUANTIZED = ("Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
@@ -58,24 +59,6 @@ def logits_of(model: Transformer, tokens: list[int]) -> torch.Tensor:
 def assert_near(ours: torch.Tensor, wanted: torch.Tensor, most: float) -> None:
     apart = float((ours - wanted).abs().max())
     assert apart <= most, f"logits differ by {apart:.1e}; at most {most:.1e} is explained"
-
-
-@contextlib.contextmanager
-def rounded_inputs(model: Transformer, exempt: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
-    """Let every matrix of the plain model get its inputs as the kernels round them: to 8 bits in blocks of 32."""
-
-    def as_int8(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        blocks = inputs[0].unflatten(-1, (-1, 32))
-        step = blocks.abs().amax(-1, keepdim=True) / 127
-        return ((torch.where(step > 0, blocks / step, blocks).round() * step).flatten(-2),)
-
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and not exempt(n)}
-    hooks = [linear.register_forward_pre_hook(as_int8) for linear in linears.values()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def assert_rounds_as_documented(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,35 +15,11 @@ from fourbit.llm.loading import Loaded, load
 from fourbit.llm.speculative import PromptLookup, Speculation
 from tests.llama_cpp import LlamaCpp
 from tests.llm_fixtures import pocket as pocket_path
-from tests.test_llm_engine import rounded_inputs
+from tests.llm_plain import QUESTIONS, logits_at, rounded_inputs, shortfalls
 
 __all__ = ["pocket_path"]
 
 LENGTH = 64
-QUESTIONS = (
-    "What is the capital of France?",
-    "Name three primary colors.",
-    "Why is the sky blue?",
-    "Write a sentence about the sea.",
-    "How many legs does a spider have?",
-    "Translate 'good morning' into French.",
-    "What is two plus two?",
-    "Tell me about the city of Bath.",
-    "Give me a recipe for pancakes.",
-    "Who wrote Pride and Prejudice?",
-    "What do bees make?",
-    "Explain gravity to a child.",
-    "List the days of the week.",
-    "What is the opposite of hot?",
-    "Describe a cat in one sentence.",
-    "What is a computer made of?",
-    "Why do leaves fall in autumn?",
-    "How do I make tea?",
-    "What is the largest planet?",
-    "Say something kind.",
-)
-
-
 @pytest.fixture(scope="module")
 def pocket(pocket_path: Path) -> Loaded:
     return load(pocket_path)
@@ -68,19 +44,6 @@ def unpacked(pocket: Loaded, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     write_gguf(path, source.config, {name: source.tensor(name) for name in source.names()}, source.metadata)
     yield path
     path.unlink()
-
-
-@torch.no_grad()
-def logits_at(loaded: Loaded, prompt: Sequence[int], made: Sequence[int]) -> torch.Tensor:
-    """The plain model's logits (n, vocabulary) in the n places whose tokens were `made` after a prompt."""
-    states = loaded.model.hidden(torch.tensor([[*prompt, *made]]))[0, len(prompt) - 1 : -1]
-    logits: torch.Tensor = loaded.model.lm_head(states)
-    return logits
-
-
-def shortfalls(logits: torch.Tensor, made: Sequence[int]) -> torch.Tensor:
-    """By how much the logit of each token that was made is below the best one's: 0 where it is the best."""
-    return logits.max(-1).values - logits.gather(1, torch.tensor(made)[:, None])[:, 0]
 
 
 @pytest.mark.slow
@@ -110,8 +73,8 @@ def test_in_four_bits_it_differs_only_in_ties_that_8_bit_activations_make(
 ) -> None:
     """Every one of 20 x 64 tokens is the plain model's choice after the same tokens, or as good as a tie.
 
-    The tolerance: the same rounding of activations, in the plain model, moves the difference between the logits of its
-    two best tokens by an error of some deviation (0.15). Four of these leave 1 place in 16,000 to chance.
+    The tolerance: the same rounding of activations in the plain model moves the distance between the logits of its two
+    best tokens, in these places, by up to that much (0.97; the deviation is 0.15). A nearer pair is a tie to it.
     """
     moved, short, simulated = [], [], []
     for prompt in prompts:
@@ -123,11 +86,11 @@ def test_in_four_bits_it_differs_only_in_ties_that_8_bit_activations_make(
         moved.append((rounded - exact).gather(1, best).diff(dim=1)[:, 0])
         short.append(shortfalls(exact, made))
         simulated.append(rounded.argmax(-1) != exact.argmax(-1))
-    deviation, fell = float(torch.cat(moved).std()), torch.cat(short)
+    most, fell = float(torch.cat(moved).abs().max()), torch.cat(short)
     assert len(fell) == 20 * LENGTH
-    assert 0.05 < deviation < 0.3
     ties = fell[fell > 0]
-    assert float(fell.max()) <= 4 * deviation, f"no tie: {ties.sort().values.tolist()}"
+    assert float(fell.max()) <= most, f"no tie: {ties.sort().values.tolist()}"
+    assert float(ties.median()) <= 0.3  # twice the deviation
     # and there are not many more of them than that rounding makes
     count = int(torch.cat(simulated).sum())
     assert abs(len(ties) - count) <= 5 * count**0.5, f"{len(ties)} ties, {count} where the rounding is simulated"
@@ -176,9 +139,13 @@ def test_prompt_lookup_is_right_where_a_text_repeats_itself(engine: Engine) -> N
     assert speculation.acceptance > 0.2
 
 
-@pytest.mark.parametrize("kv", ["f16", "q8", "q4"])
-def test_a_smaller_cache_says_nearly_the_same(engine: Engine, kv: str) -> None:
-    text = engine.tokenizer.encode("It is a truth universally acknowledged, that a single man in possession of " * 4)
-    wanted, found = (engine.fork(kv=kind).forward(text, every=True).log_softmax(-1) for kind in ("f32", kv))
-    divergence = float((wanted.exp() * (wanted - found)).sum(-1).mean())
-    assert divergence < {"f16": 5e-3, "q8": 2e-2, "q4": 0.4}[kv]
+@pytest.mark.slow
+def test_a_smaller_cache_says_nearly_the_same(unpacked: Path) -> None:
+    """With nothing else rounded: 2e-6 nats of divergence in f16, 1e-3 in q8, 0.3 in q4 on these repeated lines."""
+    whole = Engine.open(unpacked, kv="f32", context=256, threads=1)
+    text = whole.tokenizer.encode("It is a truth universally acknowledged, that a single man in possession of " * 4)
+    wanted, found = whole.forward(text, every=True).log_softmax(-1), {}
+    for kv in ("f16", "q8", "q4"):
+        logs = whole.fork(kv=kv).forward(text, every=True).log_softmax(-1)
+        found[kv] = float((wanted.exp() * (wanted - logs)).sum(-1).mean())
+    assert 0 < found["f16"] < 1e-5 < found["q8"] < 5e-3 < found["q4"] < 0.5
