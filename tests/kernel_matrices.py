@@ -80,8 +80,8 @@ def allowed(m: Known, x: np.ndarray, exact_codes: bool = False) -> np.ndarray:
     """How far a result (T, out) may be from values @ x.
 
     Rounding x moves each product by at most |w| * half a step (nothing when x is made of whole steps: `exact_codes`). A
-    sum of n floats is off by at most n * 2^-24 times the sum of its terms' sizes (Higham, Accuracy and Stability, 2nd ed.,
-    eq. 4.4), here with 64 more for the roundings of factors; 2^-149 is float32's smallest number.
+    sum of n floats is off by at most n * 2^-24 times the sum of its terms' sizes (Higham, Accuracy and Stability,
+    2nd ed., eq. 4.4), here with 64 more for the roundings of factors; 2^-149 is float32's smallest number.
     """
     step = half_steps(x) if has_codes(m.matrix) else np.zeros(x.shape)
     rounding = np.zeros((len(x), m.matrix.rows)) if exact_codes else step * (1 + 2.0**-20) @ np.abs(m.values).T

@@ -50,6 +50,14 @@ INLINE int has_codes(const Matrix *m) {
     return FORMATS[m->kind].step && (m->group % BLOCK == 0 || m->group >= m->columns);
 }
 
+/* Half a page before its end, ask for the first line of the next page. The processor reads ahead by itself, but only within
+ * a page; without this it stands still at each of them while the page is looked up (of a mapped file they have 4 KB: a
+ * third more bandwidth on Zen 4). One line is enough: asking for more of them takes the place of reading ahead. */
+INLINE void next_page(const uint8_t *w, int64_t step) {
+    int64_t at = (int64_t)((uintptr_t)w & 4095);
+    if (at >= 2048 && at < 2048 + step) __builtin_prefetch((const void *)(((uintptr_t)w | 4095) + 1));
+}
+
 INLINE const uint8_t *row_at(const Matrix *m, int64_t row) { return m->data + row * m->row_bytes; }
 
 #endif

@@ -260,8 +260,10 @@ INLINE TARGET void one_row(int kind, const Matrix *m, int64_t row, const Activat
     }
     for (int64_t t = 0; t < a->tokens; t++) {
         __m512 total = _mm512_setzero_ps();
-        for (int64_t u = 0; u < units + (rest > 0); u++)
+        for (int64_t u = 0; u < units + (rest > 0); u++) {
+            next_page(w + u * bytes, bytes);
             total = one_unit(kind, total, m, row, u, u < units ? w + u * bytes : edge, unit_at(kind, a, t, u));
+        }
         out[t * m->rows + row] = _mm512_reduce_add_ps(total);
     }
 }

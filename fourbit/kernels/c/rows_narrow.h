@@ -114,6 +114,7 @@ INLINE TARGET void ON(one_row)(int kind, const Matrix *m, int64_t row, const Act
             int64_t count = smaller(SPAN, blocks - first), left = (m->columns - first * BLOCK);
             uint8_t edge[SPAN * BLOCK];
             Span span;
+            next_page(w, bytes);
             if (kind == GROUP4 || kind == GROUP8) {
                 ON(span_of_groups)(kind, m, row, first, count, &span);
                 if (left < SPAN * BLOCK && left % BLOCK) { /* the last block ends early */
