@@ -353,6 +353,7 @@ def visit(page: Any, server: str, address: str) -> list[str]:
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("request", lambda asked: None if asked.url.startswith((*OWN, server)) else faults.append(asked.url))
     page.goto(server + address, wait_until="networkidle")
+    page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
     state = page.evaluate(
         """() => ({"pixels too wide": document.documentElement.scrollWidth - innerWidth,
         "formulas not typeset": document.querySelectorAll(".arithmatex:not(:has(.katex)), .katex-error").length,
