@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fourbit.serve.errors import from_validation
+from fourbit.serve.replies import Form, _data
 from fourbit.serve.requests import ChatRequest, CompletionRequest
 from tests.llm_fixtures import pocket as pocket_path  # noqa: F401
 from tests.talking import HELLO, Served, serving, write_endless
@@ -242,6 +243,14 @@ def test_whatever_comes_is_a_request_or_an_error_that_says_why(value: Any) -> No
             found = from_validation(error)
             assert found.status == 400
             assert found.body()["error"]["message"]
+
+
+@given(st.text())
+def test_an_event_is_one_line_however_lines_are_counted(text: str) -> None:
+    chunk = Form(True, NAME, "").chunk(text)
+    event = _data(chunk)
+    assert len(event.splitlines()) == 2  # one, and the empty one that ends the event
+    assert json.loads(event.removeprefix("data: ")) == chunk
 
 
 # who may ask

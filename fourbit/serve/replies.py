@@ -21,6 +21,7 @@ from fourbit.llm.generation import Piece, Usage
 from fourbit.serve.errors import OURS, ApiError
 from fourbit.serve.turns import Begun, Ended, Event, Failed, Turn, Turns
 
+_BREAKS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}  # those that JSON does not escape
 _LOOK_SECONDS = 1.0  # between two looks at the place in the queue
 _BEAT_SECONDS = 10.0  # between signs of life, so that no proxy gives up and a dead client is noticed
 
@@ -186,4 +187,6 @@ def _failure(event: Failed) -> ApiError:
 
 
 def _data(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    """Write an event. Lines end with a line feed, but many clients also break them where Python's splitlines() does."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return f"data: {text.translate(_BREAKS)}\n\n"
