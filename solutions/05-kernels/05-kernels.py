@@ -2,11 +2,11 @@
 # # Lab 05. Kernels: from slower at 4 bits to the roof
 #
 # Lab 04 left you with a model in 4 bits. It takes an eighth of the bytes of float32, and since decoding waits for
-# memory it ought to be eight times as fast. Run it with plain tools, and it is fifty times *slower*.
+# memory it ought to be nearly eight times as fast. Run it with plain tools, and it is thirty times *slower*.
 #
 # Compression is not speed until there is a **kernel**, a loop that reads the packed bytes and multiplies. In this
-# lab you climb from the slow end of the ladder to the roof of your machine, about a factor of 300 in all, and each
-# rung is one idea: do not materialize, lay the bytes out for the loop, multiply integers, use the wide instructions,
+# lab you climb from the slow end of the ladder to the roof of your machine, a factor of 200 and more, and each rung
+# is one idea: do not materialize, lay the bytes out for the loop, multiply integers, use the wide instructions,
 # split the rows among cores, tile a prompt. You guess before each rung.
 #
 # You need no compiler: [numba](https://numba.pydata.org) compiles Python loops on any system, and every point can be
@@ -405,14 +405,15 @@ ours = int8_gemv(packed[0][some], scale[some], zero[some], q)["y"]
 error = np.linalg.norm(ours - right[some]) / np.linalg.norm(right[some])
 exact = (dense[some] @ torch.from_numpy(x)).numpy()
 rounding = np.linalg.norm(right[some] - exact) / np.linalg.norm(exact)
-print(f"8-bit activations change the product by {error:.2%}; rounding weights to 4 bits changed it by {rounding:.1%}")
+print(f"8-bit activations change the product by {error:.2%}, 4-bit weights by {rounding:.1%}")
 
 # %% [markdown]
-# Half a percent, on top of ten: that is cheap. Now the instruction. On x86, `vpmaddubsw` multiplies 32 *unsigned* bytes
-# with 32 *signed* ones and adds neighbors: 32 products, 16 sums of 16 bits each, in one instruction. A sum that does
-# not fit into 16 bits is **saturated** to the nearest that does, without a word. (ARM's `sdot` adds four products into
-# 32 bits; so does `vpdpbusd` on newer x86. This trap is one of older x86, which most laptops are.) Several results may
-# be added in 16 bits before `vpmaddwd` adds neighbors into 32. Emulate it, so that you know when it is right.
+# Half a percent, on top of nine: that is cheap. Now the instruction. On x86, `vpmaddubsw` multiplies 32 *unsigned*
+# bytes with 32 *signed* ones and adds neighbors: 32 products, 16 sums of 16 bits each, in one instruction. A sum
+# that does not fit into 16 bits is **saturated** to the nearest that does, without a word. (ARM's `sdot` adds four
+# products into 32 bits; so does `vpdpbusd` on newer x86. This trap is one of older x86, which most laptops are.)
+# Several results may be added in 16 bits before `vpmaddwd` adds neighbors into 32. Emulate it, so that you know
+# when it is right.
 
 # %% exercise="simd_dot"
 def simd_dot(u, s):
@@ -812,11 +813,11 @@ def tokens_per_second(shapes, bytes_per_weight, weights_per_second, bandwidth, t
 # The kernel's own speed is measured where nothing waits for memory: on a matrix so small that it stays in a cache.
 
 # %% role="measure"
-small = slice(0, 256)  # 0.6 MB
+small = slice(0, 1024)  # 2.4 MB
 matrix = packed[0][small].copy(), scale[small].copy(), zero[small].copy()
-functions = {"numba, layout": lambda: [gemv_numba(*matrix, *inputs) for _ in range(20)],
-             f"{gemv_fast.tool}, integers": lambda: [gemv_fast(*matrix, *integers) for _ in range(20)]}  # fmt: skip
-speeds = {name: 20 * 256 * COLUMNS / seconds for name, seconds in interleaved(functions).items()}
+functions = {"numba, layout": lambda: [gemv_numba(*matrix, *inputs) for _ in range(10)],
+             f"{gemv_fast.tool}, integers": lambda: [gemv_fast(*matrix, *integers) for _ in range(10)]}  # fmt: skip
+speeds = {name: 10 * 1024 * COLUMNS / seconds for name, seconds in interleaved(functions).items()}
 loops = WEIGHTS / rungs["4-bit loops"][0]
 llama = [(4096, 4096, 4 * 32), (11008, 4096, 2 * 32), (4096, 11008, 32), (32000, 4096, 1)]
 for name, speed in {"4-bit loops": loops, **speeds}.items():
