@@ -17,7 +17,7 @@ def draw() -> Figure:
         axes.plot(x, [kl.mean for _, kl in points], "o-", color=f"C{i}", ms=4)
         for at, (_, kl) in zip(x, points, strict=True):
             axes.plot([at, at], [kl.low, kl.high], color=f"C{i}", lw=1.5)
-        place = {"tt": (8, -3), "tc": (8, 8), "cc": (8, 2), "ct": (8, -3)}[way]
+        place = {"tt": (16, -6), "tc": (8, 8), "cc": (8, 2), "ct": (8, -3)}[way]
         axes.annotate(label, (x[-1], points[-1][1].mean), xytext=place, textcoords="offset points", color=f"C{i}")
     axes.set_yscale("log")
     axes.set_xlim(1.8, 5)

@@ -14,7 +14,7 @@ def draw() -> Figure:
         axes.annotate(f"{name},\n{heads} heads of keys", (contexts[-1], cache_bytes(name) * contexts[-1] / 1e9),
                       xytext=(7, 0), textcoords="offset points", color=f"C{i}", fontsize=9, va="center")  # fmt: skip
     weights = READ["Llama-2-7B"] * 4.5 / 8 / 1e9
-    axes.axhline(weights, color="C6", ls="--", lw=1)
+    axes.plot([450, contexts[-1]], [weights] * 2, color="C6", ls="--", lw=1)
     axes.text(560, weights * 1.12, "its weights in 4.5 bits", color="C6", fontsize=9)
     axes.set_xscale("log")
     axes.set_xlim(450, 110_000)

@@ -11,7 +11,7 @@ def draw() -> Figure:
     figure, axes = plt.subplots(figsize=(7, 4))
     lines = (
         (chunks["chunks"], chunks["seconds"], "C0", "n tokens of one text", (-12, 4), "left"),
-        (batches["batches"], batches["64"], "C2", "n texts of 64 tokens", (6, -10), "left"),
+        (batches["batches"], batches["64"], "C2", "n texts of 64 tokens", (-4, 9), "right"),
         (batches["batches"], batches["512"], "C1", "n texts of 512 tokens", (-2, 12), "right"),
     )
     for counts, seconds, color, label, place, side in lines:
