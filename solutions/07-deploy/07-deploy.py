@@ -277,12 +277,13 @@ def by_kind(header):
 
 
 _, axes = plt.subplots(figsize=(7, 2.2))
+colors, palette = {}, itertools.cycle(COLORS.values())
 for row, (header, data) in enumerate(((pocket, pocket_data), (hollow, hollow_data))):
     left, total = 0.0, len(data)
     sizes = by_kind(header)
     sizes["header"] = total - sum(sizes.values())
-    for (kind, size), color in zip(sizes.items(), COLORS.values(), strict=False):
-        axes.barh(row, 100 * size / total, left=left, color=color)
+    for kind, size in sizes.items():
+        axes.barh(row, 100 * size / total, left=left, color=colors.setdefault(kind, next(palette)))
         if size > 0.04 * total:
             axes.text(left + 50 * size / total, row, f"{kind}\n{size / 1e6:,.0f} MB", ha="center", va="center",
                       color="white", fontsize=8)  # fmt: skip
@@ -1046,6 +1047,7 @@ for i in chosen:
           f"tokens/s with 8,192 tokens, MMLU {c['score']}, {c['divergence']:.3f} nats")  # fmt: skip
 for speed in speeds:
     axes.axvline(speed, color=COLORS["gray"], linewidth=1, linestyle=":")
+axes.margins(y=0.12)
 axes.set(xscale="log", xlabel="at most, tokens/s on one core with 8,192 tokens", ylabel="MMLU of the base model, %")
 axes.set_title("What fits here (blue), and what you chose")
 plt.show()
