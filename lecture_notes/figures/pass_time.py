@@ -10,14 +10,13 @@ def draw() -> Figure:
     chunks, batches = data["chunks"], data["batches"]
     figure, axes = plt.subplots(figsize=(7, 4))
     lines = (
-        (chunks["chunks"], chunks["seconds"], "C0", "n tokens of one text", (-12, 4), "left"),
-        (batches["batches"], batches["64"], "C2", "n texts of 64 tokens", (-4, 9), "right"),
-        (batches["batches"], batches["512"], "C1", "n texts of 512 tokens", (-2, 12), "right"),
+        (batches["batches"], batches["512"], "C1", "one token of each of n texts of 512 tokens"),
+        (batches["batches"], batches["64"], "C2", "one token of each of n texts of 64 tokens"),
+        (chunks["chunks"], chunks["seconds"], "C0", "n tokens of one text"),
     )
-    for counts, seconds, color, label, place, side in lines:
+    for i, (counts, seconds, color, label) in enumerate(lines):
         axes.plot(counts, [1e3 * s for s in seconds], "o-", color=color, ms=4)
-        axes.annotate(label, (counts[-1], 1e3 * seconds[-1]), xytext=place, textcoords="offset points", color=color,
-                      ha=side if label != lines[0][3] else "right", va="center")  # fmt: skip
+        axes.text(0.99, 0.2 - 0.075 * i, label, color=color, ha="right", transform=axes.transAxes)
     one = 1e3 * chunks["seconds"][0]
     axes.plot([1, 16], [one, 16 * one], color="C6", ls="--", lw=1)
     axes.text(4.2, 5.6 * one, "one after the other", color="C6", ha="right", fontsize=9)
