@@ -108,13 +108,15 @@ def chi_square(counts: np.ndarray[Any, Any], shares: Sequence[float]) -> float:
     return float(((counts - wanted) ** 2 / wanted).sum())
 
 
-def test_draws_follow_the_distribution() -> None:
-    sampling = Sampling(temperature=2.0, seed=3)
+@pytest.mark.parametrize("cut", [{}, {"top_k": 4}])
+def test_draws_follow_the_distribution(cut: dict[str, int]) -> None:
+    sampling = Sampling(temperature=2.0, seed=3, **cut)
     shares = [0.5, 0.3, 0.15, 0.05]
     logits, source = 2 * torch.tensor(shares).log(), sampling.generator()
     counts = np.bincount([sample(logits, sampling, source) for _ in range(4000)], minlength=4)
     assert chi_square(counts, shares) < 16.27  # 3 degrees of freedom, 1 in 1,000
-    one, two = ([sample(logits, sampling, source) for _ in range(20)] for source in (sampling.generator(),) * 2)
+    source = sampling.generator()
+    one, two = ([sample(logits, sampling, source) for _ in range(20)] for _ in range(2))
     assert one != two  # one source goes on
     again = sampling.generator()
     assert [sample(logits, sampling, again) for _ in range(20)] == one

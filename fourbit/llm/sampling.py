@@ -105,8 +105,17 @@ def sample(logits: Tensor, sampling: Sampling, source: torch.Generator, before: 
         best = int(logits.argmax())
     if sampling.temperature < _COLDEST:
         return best
+    if (sampling.top_k, sampling.top_p, sampling.min_p) == (0, 1, 0):  # nothing to cut, nothing to sort
+        return _draw((logits / sampling.temperature).softmax(-1), source)
     tokens, shares = candidates(logits, sampling)
-    return int(tokens[torch.multinomial(shares, 1, generator=source)])
+    return int(tokens[_draw(shares, source)])
+
+
+def _draw(shares: Tensor, source: torch.Generator) -> int:
+    """Return a place with the probability of its share (n,): where a point thrown on all of them, end to end, falls."""
+    ends = shares.double().cumsum(0)
+    point = torch.rand(1, dtype=torch.float64, generator=source) * ends[-1]
+    return min(int(torch.searchsorted(ends, point, right=True)), len(ends) - 1)
 
 
 def candidates(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
