@@ -16,6 +16,7 @@ WEIGHTS = 11008 * 4096
 DENSE, PACKED = 4.0, 37 / 64  # bytes a weight: float32, and 32 bytes of codes, a float32 scale and a zero for 64
 MATERIALIZED = PACKED + 2 * DENSE
 BYTES = {"dense": DENSE, "materialize": MATERIALIZED}  # all others are fused
+BYTES |= {"onnxruntime": 36.5 / 64, "fourbit.kernels": 35 / 64}  # zeros of half a byte; scales of 16 bits
 NAMES = {  # of the file, of the values, of the figures
     "materialize": ("materialize", "dequantize in torch, then multiply"),
     "C, loops": ("loops", "plain 4-bit loops"),
@@ -140,7 +141,7 @@ def roofs(data: Data) -> dict[str, str]:
     found = {"roof": f"{roof / 1e9:.1f}", "roof.cycles": f"{PACKED / roof * one['clock']:.2f}"}
     found["roof.dense"] = f"{DENSE / roof * one['clock']:.2f}"
     for name in ("C, intrinsics", "onnxruntime", "fourbit.kernels", "numba, integers"):
-        share = PACKED * WEIGHTS / (spans[name] * 1e-3) / roof
+        share = BYTES.get(name, PACKED) * WEIGHTS / (spans[name] * 1e-3) / roof
         found[f"{NAMES[name][0]}.share"] = f"{100 * share:.0f}"
     for name in ("numba, integers", "C, plain", "C, intrinsics"):
         key, rate = NAMES[name][0], 1e9 / one["cached_ns"][name]

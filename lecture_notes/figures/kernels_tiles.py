@@ -13,7 +13,7 @@ def draw() -> Figure:
     (line,) = axes.plot(tiles, [_kernels.fetched(t) for t in tiles], "o-", color="C0")
     label_line(line, "counted, cache of 256 KB", x=2, xytext=(8, 6), ha="left")
     (line,) = axes.plot(tiles, [_kernels.predicted(t) for t in tiles], ls=":", color="C1")
-    label_line(line, "formula, if all fits", x=64, xytext=(0, 8), ha="center")
+    label_line(line, "formula, if all fits", x=16, xytext=(-8, -12), ha="right")
     fits = (_kernels.CACHE - _kernels.ROW_BYTES) / _kernels.TOKEN_BYTES
     axes.axvline(fits, color="C6", lw=1)
     axes.text(fits * 1.05, 30, "the cache is full", color="C6")

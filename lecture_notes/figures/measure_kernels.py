@@ -2,8 +2,9 @@
 
     python lecture_notes/figures/measure_kernels.py [PART ...]     all parts, or these alone; the others stay
 
-Two minutes. The kernels are lab 05's reference solutions, so that the chapter reports what the lab computes. Times are
-CPU times of one thread, medians of contestants that take turns; matrices come in copies, more than a cache holds.
+Five minutes. The kernels are lab 05's reference solutions, so that the chapter reports what the lab computes. Times are
+CPU times of one thread, medians of contestants that take turns; matrices come in copies, more than a cache holds. What
+others do on the machine slows whoever waits for memory, so of several sessions the quietest stands.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import platform
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from fourbit.measure.rivals import onnx_matmul
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(__file__).parent / "kernels.json"
-ROWS, COLUMNS, GROUP, COPIES, ROUNDS = 11008, 4096, 64, 4, 21
+ROWS, COLUMNS, GROUP, COPIES, ROUNDS, SESSIONS = 11008, 4096, 64, 4, 21, 5
 Lab = Mapping[str, Any]
 Array = np.ndarray[Any, Any]
 
@@ -243,6 +244,12 @@ def ladder(lab: Lab) -> dict[str, Any]:
     }
 
 
+def quietest(sessions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The session in which the dense product was the quickest, with the roof that any of them reached."""
+    found = min(sessions, key=lambda one: float(one["ms"]["dense"]))
+    return {**found, "roof": max(one["roof"] for one in sessions)}
+
+
 def read_roof(repeats: int = 8) -> float:
     """Bytes per second that one core reads, by its own time: the best of the loops of fourbit/measure/reading.py."""
     reader, best = Reader(1), 0.0
@@ -365,7 +372,12 @@ def _saturation(weight: Array, inputs: Array, exact: Array) -> dict[str, float]:
     return {"saturated": float(np.mean(share)), "error_saturated": error(products), "error_wide": error(wide)}
 
 
-PARTS = {"ladder": ladder, "counts": counts, "prefill": prefill, "activations": activations}
+PARTS = {
+    "ladder": lambda lab: quietest([ladder(lab) for _ in range(SESSIONS)]),
+    "counts": counts,
+    "prefill": prefill,
+    "activations": activations,
+}
 
 
 def main() -> None:

@@ -411,7 +411,7 @@ print(f"8-bit activations change the product by {error:.2%}, 4-bit weights by {r
 # Half a percent, on top of nine: that is cheap. Now the instruction. On x86, `vpmaddubsw` multiplies 32 *unsigned*
 # bytes with 32 *signed* ones and adds neighbors: 32 products, 16 sums of 16 bits each, in one instruction. A sum
 # that does not fit into 16 bits is **saturated** to the nearest that does, without a word. (ARM's `sdot` adds four
-# products into 32 bits; so does `vpdpbusd` on newer x86. This trap is one of older x86, which most laptops are.)
+# products into 32 bits; so does `vpdpbusd` on newer x86. The trap is AVX2's, and many laptops have nothing newer.)
 # Several results may be added in 16 bits before `vpmaddwd` adds neighbors into 32. Emulate it, so that you know
 # when it is right.
 
