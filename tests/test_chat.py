@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pexpect
@@ -27,6 +28,7 @@ from fourbit.chat.text import Plain, Styled, harmless
 from fourbit.errors import ModelError
 from fourbit.llm.fit import Device
 from fourbit.llm.generation import generate
+from fourbit.llm.plan import plan_file
 from fourbit.llm.sampling import GREEDY
 from fourbit.measure.power import Energy, find_meter
 from tests.llm_fixtures import pocket as pocket_path  # noqa: F401
@@ -216,6 +218,11 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(model: Path, m
     monkeypatch.undo()
     monkeypatch.setattr(talker, "this_machine", lambda: Device("a small machine", 10**6))
     assert talker.open_talker(str(model), anyway=True, threads=1).name == "endless"
+
+
+def test_without_a_context_the_plan_is_that_of_the_usual_one(model: Path) -> None:
+    found, whole = talker.open_talker(str(model), threads=1).plan, plan_file(model, 4096)
+    assert found == replace(whole, overhead=found.overhead)  # which is this process's, and grows
 
 
 def test_a_checkpoint_in_nf4_talks_too(tmp_path: Path) -> None:

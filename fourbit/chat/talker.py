@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ from fourbit.errors import ModelError
 from fourbit.llm.engine import Engine
 from fourbit.llm.fit import this_machine, verdict
 from fourbit.llm.generation import Piece, Usage, generate
-from fourbit.llm.plan import Plan, plan_file
+from fourbit.llm.plan import CHUNK, Plan, activation_bytes, plan_file
 from fourbit.llm.registry import MODELS, locate
 from fourbit.llm.sampling import Sampling
 
@@ -193,9 +193,11 @@ def open_on_gpu(name: str, *, context: int | None = None, device: str = "cuda") 
 
 
 def _planned(path: Path, context: int | None, kv: str) -> Plan:
-    if context is None:
-        context = min(DEFAULT_CONTEXT, plan_file(path, 2, kv).config.context)
-    return plan_file(path, context, kv)
+    if context is not None:
+        return plan_file(path, context, kv)
+    found = plan_file(path, 2, kv)  # reading the header takes most of the time: once
+    context = min(DEFAULT_CONTEXT, found.config.context)
+    return replace(found.with_cache(context), activations=activation_bytes(found.config, min(context, CHUNK)))
 
 
 def gigabytes(count: int) -> str:
