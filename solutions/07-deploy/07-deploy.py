@@ -483,7 +483,7 @@ def encode_q4_0(weight):
 
 # %% role="measure"
 from fourbit.llm.engine import Engine
-from fourbit.llm.generation import chat
+from fourbit.llm.generation import chat, generate
 from fourbit.llm.gguf_file import GgufFile, Packed, write_gguf
 
 source = GgufFile(pocket_file)
@@ -943,22 +943,38 @@ confront("half-offloaded", half["speed"] / (40e9 / 3.2e9))
 # for reading the knee off the figure and saying on which side of it the friend's model is.)
 
 # %% [markdown]
-# If you named a real 7B at the top, and this machine has an NVIDIA GPU of 6 GB or more, the reference deployment is
-# bitsandbytes' NF4: `fourbit.llm.gpu` loads a Hugging Face checkpoint in 4 bits, plans before it loads, and keeps on
-# the CPU what does not fit. GGUF files run on the CPU by our kernels.
+# On an NVIDIA GPU of 6 GB and more the reference deployment is bitsandbytes' NF4: `fourbit.llm.gpu` loads a Hugging
+# Face checkpoint in 4 bits, plans before it loads, and leaves in the computer's memory what does not fit. Where there
+# is such a GPU, the next cell runs your checkpoint on it (or a hollow one); elsewhere it says what would be needed.
 
 # %% role="measure"
+from fourbit.errors import ModelError
 from fourbit.llm.plan import nf4_plan
 
-if torch.cuda.is_available():
-    free, total = torch.cuda.mem_get_info()
-    print(f"{torch.cuda.get_device_name()}: {free / 2**30:.1f} of {total / 2**30:.1f} GiB free")
-else:
-    print("No CUDA GPU here; what NF4 with double quantization and 4,096 tokens would need on one:")
+CHECKPOINT = ""  # a folder, or a repository of the hub such as "mistralai/Mistral-7B-Instruct-v0.3"
+
 for name, (c, context) in sevens.items():
-    plan = nf4_plan(c, context)
-    print(f"  {name:26}{plan.weights / 1e9:5.2f} GB weights, {plan.kv_cache / 1e9:5.2f} GB cache, "
-          f"{plan.total / 2**30:5.2f} GiB in all")  # fmt: skip
+    needs = nf4_plan(c, context)
+    print(f"{name:26} NF4: {needs.weights / 1e9:5.2f} GB weights, {needs.kv_cache / 1e9:5.2f} GB cache, "
+          f"{needs.total / 2**30:5.2f} GiB in all with 4,096 tokens")  # fmt: skip
+if torch.cuda.is_available():
+    from fourbit.llm.gpu import GpuEngine
+
+    try:
+        torch.cuda.reset_peak_memory_stats()
+        on_gpu = GpuEngine.open(CHECKPOINT or llama_2_7b, context=1024)
+        answer = generate(on_gpu, list(range(3, 803)), limit=64, stop_tokens=())
+        pieces = sum(1 for _ in answer)
+        taken = torch.cuda.max_memory_reserved() + on_gpu.plan.overhead
+        there, usage = f"{on_gpu.layers_on_gpu} of {on_gpu.config.layers} layers", answer.usage
+        print(f"{torch.cuda.get_device_name()}, {there}")
+        print(f"planned {on_gpu.plan.total / 1e9:.2f} GB, taken {taken / 1e9:.2f}")
+        print(f"{pieces} tokens at {usage.tokens_per_second:.1f} a second, the first after {usage.first_token:.2f} s")
+        del on_gpu
+    except ModelError as error:
+        print(error)
+else:
+    print("No CUDA GPU here: what runs is the CPU.")
 if real_file is not None and real_file.suffix == ".gguf":
     own = fresh(real_file, 512, 480)
     first, *_, last = own["arrivals"]
@@ -1112,7 +1128,6 @@ def chat_prompt(messages, template, control):
 # control token and what a system message would say.
 
 # %% role="measure"
-from fourbit.llm.generation import generate
 from fourbit.llm.tokenizer import Tokenizer
 
 words = Tokenizer.from_gguf(source.metadata)
