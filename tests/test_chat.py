@@ -419,8 +419,11 @@ def test_a_battery_is_read_while_it_discharges(tmp_path: Path) -> None:
     assert "too short" in short.reason
     meter.start()
     write_counters(battery, {"status": "Charging"})
-    assert "plugged in" in meter.stop().reason
+    assert "not supply" in meter.stop().reason
     assert "not discharging" in find_meter(tmp_path).reason
+    (battery / "energy_now").unlink()
+    meter.start()
+    assert "cannot be read" in meter.stop().reason
 
 
 def test_a_battery_that_counts_charge(tmp_path: Path) -> None:

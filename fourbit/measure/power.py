@@ -139,7 +139,7 @@ class _Battery:
     def __init__(self, folder: Path) -> None:
         self._folder, self._clock = folder, _Clock()
         self.source = f"battery {folder.name}"
-        self._before = 0.0
+        self._before: float | None = None
 
     def joules_left(self) -> tuple[float, float]:
         """Return the energy left and one step of the gauge, both in joules."""
@@ -152,15 +152,18 @@ class _Battery:
         return (self._folder / "status").read_text().strip() == "Discharging"
 
     def start(self) -> None:
-        self._before, _ = self.joules_left()
+        try:
+            self._before, _ = self.joules_left()
+        except (OSError, ValueError):  # taken out since it was found
+            self._before = None
         self._clock.start()
 
     def stop(self) -> Energy:
         seconds = self._clock.read()
         try:
             left, step = self.joules_left()
-            if not self.discharging():
-                return Energy(None, seconds, self.source, "the machine was plugged in meanwhile")
+            if self._before is None or not self.discharging():
+                return Energy(None, seconds, self.source, "the battery did not supply the machine all the time")
         except (OSError, ValueError) as error:
             return Energy(None, seconds, self.source, f"the battery's gauge cannot be read any more ({error})")
         used = self._before - left

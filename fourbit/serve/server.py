@@ -21,7 +21,7 @@ from fourbit.serve.guard import LOOPBACK_NAMES, Policy
 from fourbit.serve.turns import Turn, Turns
 
 GRACE = 20.0  # seconds that the answer in progress has, once the server was told to end
-_CONNECTIONS = 256
+_CONNECTIONS = 128
 _LEAST_KEY = 16  # characters
 _HEAD_BYTES = 16 * 2**10
 
