@@ -10,10 +10,10 @@ IMPORT_ALL = """
     NOT_EVERYWHERE = {"fcntl", "resource", "pwd", "grp", "termios", "pty", "autograder"}
     real_import = builtins.__import__
 
-    def guarded(name, globals=None, *rest):
+    def guarded(name, globals=None, *rest, **named):
         if (globals or {}).get("__name__", "").startswith("fourbit") and name.split(".")[0] in NOT_EVERYWHERE:
             raise ImportError(f"{globals['__name__']} imports {name}")
-        return real_import(name, globals, *rest)
+        return real_import(name, globals, *rest, **named)
 
     builtins.__import__ = guarded
     import fourbit
