@@ -129,7 +129,7 @@ def times(data: Data) -> dict[str, str]:
     found["flops.256"] = f"{2 * data['chunks']['weights'] * 256 / taken[256] / 1e9:.0f}"
     for context in ("64", "512"):
         steps = dict(zip(data["batches"]["batches"], data["batches"][context], strict=True))
-        found[f"batch.{context}.gain"] = f"{32 * steps[1] / steps[32]:.1f}"
+        found[f"batch.{context}.gain"] = f"{16 * steps[1] / steps[16]:.1f}"
     return found
 
 
