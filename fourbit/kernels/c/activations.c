@@ -6,7 +6,7 @@
 #include "common.h"
 #include "half.h"
 
-enum { PADDED_BLOCKS = 16 };
+enum { PADDED_BLOCKS = 16, MOST_COPIED = 3 };
 
 /* The orders in which codes can lie. Nibbles come in two halves of a byte: what belongs to the low halves of four blocks
  * (64 bytes) is put before what belongs to their high halves. In GGUF's blocks those are columns 0-15 and 16-31, in lab 04's
@@ -17,9 +17,19 @@ INLINE int order_of(int64_t kind) {
     return kind == Q4_0 || kind == Q4_1 ? HALVES : kind == GROUP4 ? EVENS : NATURAL;
 }
 
+/* How many rows' blocks are a whole number of units of 16, where rows are short and their own number is none: so many rows
+ * can be multiplied as if they were one, with as many copies of a token's blocks. 0 for all other rows. */
+static int64_t copies_of(int64_t columns) {
+    int64_t blocks = columns / BLOCK, copies = 1;
+    if (columns % BLOCK || blocks < PADDED_BLOCKS || blocks > 64 || blocks % PADDED_BLOCKS == 0) return 0;
+    while (copies * blocks % PADDED_BLOCKS) copies *= 2;
+    return copies * blocks <= 256 ? copies : 0;
+}
+
 /* Room for all arrays of an Activations in one piece, with the orders that `wanted` has bits for; NULL when there is none. */
 static void *activations_new(Activations *a, const float *x, int64_t tokens, int64_t columns, int wanted) {
-    int64_t blocks = rounded_up(rounded_up(columns, BLOCK) / BLOCK, PADDED_BLOCKS), all = tokens * blocks;
+    int64_t blocks = rounded_up(rounded_up(columns, BLOCK) / BLOCK, PADDED_BLOCKS), whole = tokens * blocks;
+    int64_t copies = tokens <= MOST_COPIED ? copies_of(columns) : 0, all = whole + tokens * copies * columns / BLOCK;
     uint8_t *memory = aligned_bytes(all * (3 * BLOCK + 4 + 4 + 4 + 8));
     *a = (Activations){.tokens = tokens, .blocks = blocks, .exact = x, .columns = columns, .codes = (int8_t *)memory};
     for (int order = 0; order < NATURAL; order++)
@@ -28,7 +38,30 @@ static void *activations_new(Activations *a, const float *x, int64_t tokens, int
     a->sum = a->scale + all;
     a->code_sum = (int32_t *)(a->sum + all);
     a->half_sum = a->code_sum + all;
+    a->copies = copies;
+    a->again = whole;
     return memory;
+}
+
+/* Where the copies of a token begin. */
+INLINE int64_t copies_at(const Activations *a, int64_t token) { return a->again + token * a->copies * (a->columns / BLOCK); }
+
+/* Fill the copies, in every order that is used with them. */
+UNUSED static void copy_token(const Activations *a, int64_t token) {
+    int64_t blocks = a->columns / BLOCK, all = a->copies * blocks, first = copies_at(a, token), at = token * a->blocks;
+    for (int64_t to = first; to < first + all; to += blocks) {
+        memcpy(a->codes + to * BLOCK, a->codes + at * BLOCK, (size_t)(blocks * BLOCK));
+        memcpy(a->scale + to, a->scale + at, (size_t)blocks * 4);
+        memcpy(a->sum + to, a->sum + at, (size_t)blocks * 4);
+        memcpy(a->code_sum + to, a->code_sum + at, (size_t)blocks * 4);
+    }
+    if (!a->arranged[HALVES]) return;
+    const int8_t *from = a->codes + first * BLOCK;
+    int8_t *to = a->arranged[HALVES] + first * BLOCK;
+    for (int64_t b = 0; b < all; b++) {
+        memcpy(to + b / 4 * 128 + b % 4 * 16, from + b * BLOCK, 16);
+        memcpy(to + b / 4 * 128 + b % 4 * 16 + 64, from + b * BLOCK + 16, 16);
+    }
 }
 
 /* Where byte i of four blocks goes. */

@@ -40,6 +40,8 @@ typedef struct {
     float *sum;          /* (tokens, blocks): scale * the sum of the block's codes */
     int32_t *code_sum;   /* (tokens, blocks): that sum, not scaled */
     int32_t *half_sum;   /* (tokens, 2 * blocks): the sums of 16 codes */
+    int64_t copies;      /* how often `again` has them behind one another; 0 where it has none */
+    int64_t again;       /* the first block of the copies, counted from the arrays' beginning */
 } Activations;
 
 /* Keys or values of one layer: (kv_heads, capacity) rows of row_bytes, one row a token's head. */

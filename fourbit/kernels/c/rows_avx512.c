@@ -249,24 +249,60 @@ INLINE TARGET Unit unit_at(int kind, const Activations *a, int64_t token, int64_
 }
 
 /* One row and all tokens. The last columns, fewer than a unit, are copied into a unit of zeros: nothing is read behind
- * the end of a row. */
+ * the end of a row. They are copied last: read before the others, they would be waited for, far ahead of the stream. */
 INLINE TARGET void one_row(int kind, const Matrix *m, int64_t row, const Activations *a, float *out) {
     const int64_t bytes = unit_bytes(kind), units = m->row_bytes / bytes, rest = m->row_bytes % bytes;
     const uint8_t *w = row_at(m, row);
     uint8_t edge[576] __attribute__((aligned(64)));
-    if (rest) {
-        memset(edge, 0, sizeof edge);
-        memcpy(edge, w + units * bytes, (size_t)rest);
-    }
     for (int64_t t = 0; t < a->tokens; t++) {
         __m512 total = _mm512_setzero_ps();
-        for (int64_t u = 0; u < units + (rest > 0); u++) {
+        for (int64_t u = 0; u < units; u++) {
             next_page(w + u * bytes, bytes);
-            total = one_unit(kind, total, m, row, u, u < units ? w + u * bytes : edge, unit_at(kind, a, t, u));
+            total = one_unit(kind, total, m, row, u, w + u * bytes, unit_at(kind, a, t, u));
+        }
+        if (rest) {
+            for (int64_t i = 0; t == 0 && i < bytes; i += 64) {
+                int64_t left = rest - i;
+                __mmask64 there = left >= 64 ? ~0ull : left > 0 ? (1ull << left) - 1 : 0;
+                _mm512_store_si512(edge + i, _mm512_maskz_loadu_epi8(there, w + units * bytes + i));
+            }
+            total = one_unit(kind, total, m, row, units, edge, unit_at(kind, a, t, units));
         }
         out[t * m->rows + row] = _mm512_reduce_add_ps(total);
     }
 }
+
+/* `copies` short rows and one token: rows lie behind one another, so they are one stream of blocks without a remainder.
+ * Lanes go to the row that their block belongs to. */
+INLINE TARGET void short_rows(int kind, const Matrix *m, int64_t row, const Activations *a, int64_t token, float *out) {
+    const int64_t bytes = unit_bytes(kind), blocks = a->columns / BLOCK, units = a->copies * blocks / UNIT;
+    const uint8_t *w = row_at(m, row);
+    const int8_t *codes = order_of(kind) == NATURAL ? a->codes : a->arranged[order_of(kind)];
+    __m512 total = _mm512_setzero_ps();
+    int64_t left = blocks;
+    out += token * m->rows + row;
+    for (int64_t u = 0; u < units; u++) {
+        int64_t b = copies_at(a, token) + u * UNIT;
+        Unit x = {codes + b * BLOCK, a->scale + b, a->sum + b, a->code_sum + b, NULL};
+        next_page(w + u * bytes, bytes);
+        __m512 part = one_unit(kind, _mm512_setzero_ps(), m, row, u, w + u * bytes, x);
+        if (left > UNIT) {
+            total = _mm512_add_ps(total, part);
+            left -= UNIT;
+        } else {
+            __mmask16 ours = (__mmask16)((1u << left) - 1);
+            *out++ = _mm512_reduce_add_ps(_mm512_mask_add_ps(total, ours, total, part));
+            total = _mm512_maskz_mov_ps((__mmask16)~ours, part);
+            left += blocks - UNIT;
+        }
+    }
+}
+
+#define SHORT(kind) \
+    case kind: \
+        for (; count >= a->copies; first += a->copies, count -= a->copies) \
+            for (int64_t t = 0; t < a->tokens; t++) short_rows(kind, m, first, a, t, out); \
+        break;
 
 #define ROWS(kind) \
     case kind: \
@@ -275,6 +311,8 @@ INLINE TARGET void one_row(int kind, const Matrix *m, int64_t row, const Activat
 
 static TARGET void avx512_rows(const Matrix *m, int64_t first, int64_t count, const Activations *a, float *out, Plain scratch) {
     (void)scratch;
+    if (a->copies)
+        switch (m->kind) { SHORT(Q8_0) SHORT(Q4_0) SHORT(Q4_1) }
     switch (m->kind) { ROWS(Q8_0) ROWS(Q4_0) ROWS(Q4_1) ROWS(Q4_K) ROWS(Q5_K) ROWS(Q6_K) ROWS(GROUP4) ROWS(GROUP8) }
 }
 #undef ROWS
@@ -282,5 +320,6 @@ static TARGET void avx512_rows(const Matrix *m, int64_t first, int64_t count, co
 static TARGET void avx512_round(const Activations *a, int64_t token) {
     round_token(a, token);
     arrange_token(a, token);
+    if (a->copies) copy_token(a, token);
 }
 #endif
