@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fourbit.talk_commands import Anyway, Kv, Model, Threads
+from fourbit.errors import FourbitError
+from fourbit.talk_commands import Anyway, Gpu, Kv, Model, Threads
 
 if TYPE_CHECKING:
+    from fourbit.chat.talker import Talker
     from fourbit.llm.card import Card
 
 # Typer keeps the line breaks of all paragraphs but the first, so each has none here.
@@ -40,19 +42,18 @@ def bench(
     context: Context = None,
     threads: Threads = None,
     kv: Kv = "f16",
+    gpu: Gpu = False,
     anyway: Anyway = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
 ) -> None:
-    from fourbit.chat.talker import find_source, open_talker
-    from fourbit.llm.card import measure_card
-    from fourbit.llm.plan import plan_file
-
+    if gpu and (threads is not None or kv != "f16" or anyway):
+        raise FourbitError("--threads, --kv and --anyway are for the CPU's engine; leave them out with --gpu")
     told = Console(stderr=True)
     with told.status("Opening the model") as status:
-        source = find_source(model)
-        if context is None:
-            context = min(CONTEXT, plan_file(source.path, 2, kv).config.context)
-        talker = open_talker(model, context=context, threads=threads, kv=kv, anyway=anyway)
+        talker = _open(model, context, threads, kv, gpu, anyway)
+        from fourbit.llm.card import measure_card
+
+        source = talker.source
         card = measure_card(
             talker.engine, talker.plan, source.name, source.title, source.tier,
             lambda text: status.update(f"{source.name}: {text}"),
@@ -61,6 +62,18 @@ def bench(
         print(json.dumps(card.as_dict(), indent=1))
     else:
         Console(highlight=False).print(render(card))
+
+
+def _open(model: str, context: int | None, threads: int | None, kv: str, gpu: bool, anyway: bool) -> Talker:
+    from fourbit.chat.talker import find_source, open_on_gpu, open_talker
+
+    if gpu:
+        return open_on_gpu(model, context=context or CONTEXT)
+    if context is None:
+        from fourbit.llm.plan import plan_file
+
+        context = min(CONTEXT, plan_file(find_source(model).path, 2, kv).config.context)
+    return open_talker(model, context=context, threads=threads, kv=kv, anyway=anyway)
 
 
 def render(card: Card) -> Table:
@@ -76,9 +89,8 @@ def render(card: Card) -> Table:
 def rows(card: Card) -> list[tuple[str, str]]:
     """What the table says, line by line."""
     s = card.speed
-    threads = "1 thread" if s.threads == 1 else f"{s.threads} threads"
     lines = [
-        ("machine", f"{card.machine}; {threads}, kernels {card.kernels}"),
+        ("machine", f"{card.machine}; {card.reader}, {card.kernels}"),
         ("weights", f"{card.parameters / 1e9:.3f} billion, {_size(card.weight_bytes)} ({card.form}, "
                     f"{card.bits_per_weight:.2f} bits each); file {_size(card.file_bytes)}"),
         ("perplexity", _perplexity(card)),
@@ -86,7 +98,7 @@ def rows(card: Card) -> list[tuple[str, str]]:
         ("prefill", f"{s.prefill:.1f} tokens/s, in a prompt of {s.prefill_tokens}"),
         ("decode", f"{s.decode:.2f} tokens/s (slowest {s.slowest:.2f}, fastest {s.fastest:.2f})"),
         ("roof", f"{card.share_of_roof:.0%}: a token reads {_size(card.bytes_for_each_token)}, "
-                 f"and {card.read_roof / 1e9:.1f} GB/s is the most that {threads} can read"),
+                 f"and {card.read_roof / 1e9:.1f} GB/s is the most that {card.reader} can read"),
         ("memory", f"{_size(card.peak)} at most with {card.tokens_held} tokens held, planned "
                    f"{_size(card.planned_peak)} ({card.peak / card.planned_peak - 1:+.1%}); "
                    f"{_size(card.planned_total)} with all {card.context} (cache {card.kv})"),

@@ -22,6 +22,7 @@ from fourbit.llm.catalog import find
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.engine import Engine
 from fourbit.llm.evaluate import Interval, windows
+from fourbit.llm.gpu import GpuEngine
 from fourbit.llm.hollow import write_hollow
 from fourbit.llm.loading import load
 from fourbit.llm.plan import plan_file
@@ -62,7 +63,7 @@ def test_a_card_of_a_hollow_model(hollow: Path) -> None:
     assert found.bits_per_weight == 8 * found.weight_bytes / CONFIG.parameters()
     s = found.speed
     assert 0 < s.slowest <= s.decode <= s.fastest
-    assert (s.threads, s.prompt_tokens, s.prefill_tokens, found.tokens_held) == (1, 128, 512, 512)
+    assert (found.reader, s.prompt_tokens, s.prefill_tokens, found.tokens_held) == ("1 thread", 128, 512, 512)
     assert found.share_of_roof == pytest.approx(s.decode * found.bytes_for_each_token / 20e9)
     assert found.planned_peak < found.planned_total
     assert json.loads(json.dumps(found.as_dict()))["speed"]["decode"] == s.decode
@@ -100,6 +101,25 @@ def test_the_pocket_model_knows_english_and_holds_what_was_planned(pocket: Path)
     assert found["planned_peak"] == found["planned_total"]  # all 512 tokens are held
     assert found["weight_bytes"] == 96_576_768
     assert (found["energy"]["joules_per_token"] is None) == bool(found["energy"]["reason"])
+
+
+def test_a_card_of_the_gpus_engine_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card, "DECODED", 4)
+    engine = GpuEngine.open(CONFIG, context=256, device="cpu")
+    found = measure_card(engine, engine.plan, "x", "X", "hollow")
+    assert (found.form, found.kv, found.weight_bytes) == ("NF4", "bf16", engine.weight_bytes)
+    assert found.kernels == "bitsandbytes NF4, 2 of 2 layers on the device"
+    assert found.planned_peak == engine.plan.total == found.planned_total
+    assert found.peak == engine.peak()
+    assert found.speed.decode > 0
+
+
+def test_bench_on_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused = CliRunner().invoke(cli.app, ["bench", "nobody/nothing", "--gpu"])
+    assert "no CUDA GPU" in str(refused.exception)
+    refused = CliRunner().invoke(cli.app, ["bench", "nobody/nothing", "--gpu", "--threads", "2"])
+    assert "leave them out with --gpu" in str(refused.exception)
 
 
 def test_a_context_too_short_to_measure_in(hollow: Path) -> None:
@@ -140,9 +160,9 @@ def test_without_a_compiler_torch_reads(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 SAMPLE = Card(
-    name="x", title="X-7B", tier="real", machine="a CPU", kernels="avx2", form="Q4_K", parameters=7_000_000_000,
-    file_bytes=4_400_000_000, weight_bytes=4_300_000_000, bits_per_weight=4.91, context=2048, kv="q8",
-    speed=Speed(2, 128, 6.4, 512, 20.0, 7.0, 6.5, 7.2), bytes_for_each_token=4_200_000_000, read_roof=30e9,
+    name="x", title="X-7B", tier="real", machine="a CPU", reader="2 threads", kernels="kernels avx2",
+    form="Q4_K", parameters=7_000_000_000, file_bytes=4_400_000_000, weight_bytes=4_300_000_000, bits_per_weight=4.91, context=2048, kv="q8",
+    speed=Speed(128, 6.4, 512, 20.0, 7.0, 6.5, 7.2), bytes_for_each_token=4_200_000_000, read_roof=30e9,
     share_of_roof=0.98, tokens_held=512, peak=4_800_000_000, planned_peak=4_900_000_000, planned_total=5_000_000_000,
     perplexity=Interval(12.0, 11.0, 13.0), scored_tokens=2040, energy=Power(None, "", "no counter"), notes=("a note",),
 )  # fmt: skip
@@ -152,7 +172,8 @@ def test_a_card_in_words() -> None:
     said = dict(bench_command.rows(SAMPLE))
     assert said["weights"] == "7.000 billion, 4.30 GB (Q4_K, 4.91 bits each); file 4.40 GB"
     assert said["memory"].startswith("4.80 GB at most with 512 tokens held, planned 4.90 GB (-2.0%); 5.00 GB with all")
-    assert said["roof"].startswith("98%: a token reads 4.20 GB, and 30.0 GB/s")
+    assert said["machine"] == "a CPU; 2 threads, kernels avx2"
+    assert said["roof"] == "98%: a token reads 4.20 GB, and 30.0 GB/s is the most that 2 threads can read"
     assert said["energy"] == "not measurable here: no counter"
     assert said["note"] == "a note"
     joules = dict(bench_command.rows(replace(SAMPLE, energy=Power(2.5, "RAPL", ""), perplexity=None)))

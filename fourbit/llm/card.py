@@ -13,8 +13,11 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from fourbit.doctor import copy_bandwidth
 from fourbit.errors import ModelError
 from fourbit.llm.engine import Engine
 from fourbit.llm.evaluate import Interval, windows
@@ -22,7 +25,10 @@ from fourbit.llm.plan import Plan
 from fourbit.llm.texts import EVALUATION, novel
 from fourbit.measure.memory import peak_resident
 from fourbit.measure.power import find_meter
-from fourbit.measure.reading import ReadRoof, read_roof
+from fourbit.measure.reading import read_roof
+
+if TYPE_CHECKING:
+    from fourbit.llm.gpu import GpuEngine
 
 PROMPT = 128  # tokens that are read before the first one
 LONG = 512  # tokens of the prompt by which reading is timed
@@ -35,7 +41,7 @@ _SEVERAL = 3  # times that the first token is waited for; the median counts
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds and tokens per second, on `threads` threads.
+    """Seconds and tokens per second.
 
     Attributes:
         first_token: seconds from a prompt of `prompt_tokens` to the first token after it; the median.
@@ -43,7 +49,6 @@ class Speed:
         decode: tokens generated per second, by the median time of a token; `slowest` and `fastest` are its range.
     """
 
-    threads: int
     prompt_tokens: int
     first_token: float
     prefill_tokens: int
@@ -67,17 +72,19 @@ class Card:
     """What was found. Bytes and seconds; `perplexity` is None for random weights, `planned_peak` is for `tokens_held`.
 
     Attributes:
+        reader: who reads the weights: "2 threads", or "the GPU". `kernels` names the code by which they are multiplied.
         file_bytes: of the model's file; `weight_bytes` of its tensors, `bits_per_weight` with their scales.
         peak: the most that the process held, with `tokens_held` tokens in the cache; `planned_total` is the plan
             for the whole context.
         bytes_for_each_token: of the weights, that decoding one token reads.
-        read_roof: bytes per second that these threads can read from memory; `share_of_roof` is what decoding reads.
+        read_roof: bytes per second that the reader can get from memory; `share_of_roof` is what decoding reads of it.
     """
 
     name: str
     title: str
     tier: str
     machine: str
+    reader: str
     kernels: str
     form: str
     parameters: int
@@ -107,7 +114,51 @@ class Card:
 Say = Callable[[str], None]
 
 
-def measure_card(engine: Engine, plan: Plan, name: str, title: str, tier: str, say: Say = lambda _: None) -> Card:
+@dataclass(frozen=True)
+class _Place:
+    """Where an engine runs: names for the card, its peak memory, its read roof, the planned peak with some tokens."""
+
+    machine: str
+    reader: str
+    kernels: str
+    peak: Callable[[], int]
+    roof: Callable[[], float]
+    planned: Callable[[int], int]
+    notes: tuple[str, ...]
+
+
+def _place(engine: Engine | GpuEngine, plan: Plan) -> _Place:
+    if not isinstance(engine, Engine):
+        return _gpu_place(engine, plan)
+    threads = engine.kernel.threads
+    return _Place(
+        processor(),
+        "1 thread" if threads == 1 else f"{threads} threads",
+        f"kernels {engine.kernel.isa}",
+        peak_resident,
+        lambda: read_roof(threads).bandwidth,
+        lambda tokens: plan.with_cache(tokens).total,
+        engine.notes,
+    )
+
+
+def _gpu_place(engine: GpuEngine, plan: Plan) -> _Place:
+    """On a GPU the whole cache is taken at the start, and what a copy moves, read and written, counts as its roof."""
+    on_gpu = engine.device.type == "cuda"
+    return _Place(
+        torch.cuda.get_device_name(engine.device) if on_gpu else processor(),
+        "the GPU" if on_gpu else "1 thread",
+        f"bitsandbytes NF4, {engine.layers_on_gpu} of {engine.config.layers} layers on the device",
+        engine.peak,
+        lambda: copy_bandwidth("cuda") if on_gpu else read_roof(1).bandwidth,
+        lambda tokens: plan.total,
+        (),
+    )
+
+
+def measure_card(
+    engine: Engine | GpuEngine, plan: Plan, name: str, title: str, tier: str, say: Say = lambda _: None
+) -> Card:
     """Measure a model that was opened just now; it takes half a minute for the pocket model, two for a 7B.
 
     Args:
@@ -122,24 +173,26 @@ def measure_card(engine: Engine, plan: Plan, name: str, title: str, tier: str, s
     if engine.context < room:
         raise ModelError(f"a context of {engine.context} tokens is too short to measure in; give {room} or more")
     text = novel(EVALUATION)
+    place = _place(engine, plan)
     speed, energy, held = _speed(engine, engine.tokenizer.encode(text[:_BEGINNING], special=False), say)
-    peak = peak_resident()  # before what a conversation does not need: a block to read, all tokens of a novel
-    say("how fast this machine reads memory")
-    roof = read_roof(speed.threads)
+    peak = place.peak()  # before what a conversation does not need: a block to read, all tokens of a novel
+    say("how fast memory is read")
+    roof = place.roof()
     perplexity = None if tier == "hollow" else _perplexity(engine, engine.tokenizer.encode(text, special=False), say)
-    return _card(engine, plan, (name, title, tier), speed, energy, held, peak, roof, perplexity)
+    return _card(engine, plan, (name, title, tier), place, speed, energy, held, peak, roof, perplexity)
 
 
 def _card(
-    engine: Engine, plan: Plan, named: tuple[str, str, str], speed: Speed, energy: Power, held: int, peak: int,
-    roof: ReadRoof, perplexity: Interval | None,
+    engine: Engine | GpuEngine, plan: Plan, named: tuple[str, str, str], place: _Place, speed: Speed, energy: Power,
+    held: int, peak: int, roof: float, perplexity: Interval | None,
 ) -> Card:  # fmt: skip
     path = engine.path
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     return Card(
         *named,
-        machine=processor(),
-        kernels=engine.kernel.isa,
+        machine=place.machine,
+        reader=place.reader,
+        kernels=place.kernels,
         form=plan.form,
         parameters=engine.config.parameters(),
         file_bytes=sum(file.stat().st_size for file in files),
@@ -149,22 +202,21 @@ def _card(
         kv=plan.kv,
         speed=speed,
         bytes_for_each_token=plan.per_token,
-        read_roof=roof.bandwidth,
-        share_of_roof=speed.decode * plan.per_token / roof.bandwidth,
+        read_roof=roof,
+        share_of_roof=speed.decode * plan.per_token / roof,
         tokens_held=held,
         peak=peak,
-        planned_peak=plan.with_cache(held).total,
+        planned_peak=place.planned(held),
         planned_total=plan.total,
         perplexity=perplexity,
         scored_tokens=WINDOWS * (min(LENGTH, engine.context) - 1) if perplexity else 0,
         energy=energy,
-        notes=engine.notes,
+        notes=place.notes,
     )
 
 
-def _speed(engine: Engine, text: list[int], say: Say) -> tuple[Speed, Power, int]:
+def _speed(engine: Engine | GpuEngine, text: list[int], say: Say) -> tuple[Speed, Power, int]:
     """Time prompts and decoding; return that, the energy of decoding, and the most tokens that were held."""
-    threads = engine.kernel.threads
     engine.truncate(0)
     engine.forward(text[:8])  # touches the weights
     waits = []
@@ -191,11 +243,11 @@ def _speed(engine: Engine, text: list[int], say: Say) -> tuple[Speed, Power, int
         seconds, length = _clocked(lambda: engine.forward(text[:long])), long
         held = max(held, long)
     middle = statistics.median(laps)
-    speed = Speed(threads, PROMPT, first, length, length / seconds, 1 / middle, 1 / max(laps), 1 / min(laps))
+    speed = Speed(PROMPT, first, length, length / seconds, 1 / middle, 1 / max(laps), 1 / min(laps))
     return speed, energy, held
 
 
-def _perplexity(engine: Engine, text: list[int], say: Say) -> Interval:
+def _perplexity(engine: Engine | GpuEngine, text: list[int], say: Say) -> Interval:
     """Return the perplexity on windows of the novel, with a 95 % interval over windows."""
     length = min(LENGTH, engine.context)
     means: list[float] = []

@@ -27,7 +27,7 @@ from fourbit.llm.folder import CheckpointFolder, read_json
 from fourbit.llm.nf4 import HollowSource, Progress, assemble, held_bytes, hf_config, nf4_config
 from fourbit.llm.plan import GPU_CHUNK, Plan, nf4_plan
 from fourbit.llm.tokenizer import Tokenizer
-from fourbit.measure.memory import resident
+from fourbit.measure.memory import peak_resident, resident
 
 _FILES = ["*.safetensors", "*.json", "*.jinja"]
 
@@ -73,7 +73,7 @@ class GpuEngine:
         self.context, self.path = plan.context, Path(plan.name)
         self.tokens: list[int] = []
         self.text = 0
-        self._model, self._device = model.requires_grad_(False).eval(), device
+        self._model, self.device = model.requires_grad_(False).eval(), device
         for module in model.modules():
             if isinstance(module, Linear4bit):  # some CPUs would pack it anew, and where it was put is lost then
                 module.support_avx512bf16_for_cpu = False
@@ -119,7 +119,9 @@ class GpuEngine:
             return cls(model, config, _numbers(config.vocabulary), planned, where, kept)
         folder = _folder(str(name))
         tokenizer = Tokenizer.from_folder(folder)
-        return cls(_trained(folder, where, dtype, kept, progress), config, tokenizer, planned, where, kept)
+        engine = cls(_trained(folder, where, dtype, kept, progress), config, tokenizer, planned, where, kept)
+        engine.path = folder
+        return engine
 
     @property
     def length(self) -> int:
@@ -129,6 +131,12 @@ class GpuEngine:
     @property
     def cache_bytes(self) -> int:
         return sum(int(slab.keys.nbytes + slab.values.nbytes) for slab in self._slabs)
+
+    def peak(self) -> int:
+        """Return the most bytes that were in use at once: on the GPU, CUDA's own among them; else by this process."""
+        if self.device.type != "cuda":
+            return peak_resident()
+        return torch.cuda.max_memory_reserved(self.device) + self.plan.overhead
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from position `length` on.
@@ -177,7 +185,7 @@ class GpuEngine:
         rows, before = [], self.length
         try:
             for at in range(0, len(tokens), GPU_CHUNK):
-                ids = torch.tensor([list(tokens[at : at + GPU_CHUNK])], device=self._device)
+                ids = torch.tensor([list(tokens[at : at + GPU_CHUNK])], device=self.device)
                 options = {self._argument: self._cache, "use_cache": True, "logits_to_keep": 0 if every else 1}
                 rows.append(self._model(input_ids=ids, **options).logits[0].float().cpu())
                 self.tokens.extend(tokens[at : at + GPU_CHUNK])
