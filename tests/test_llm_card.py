@@ -160,9 +160,9 @@ def test_without_a_compiler_torch_reads(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 SAMPLE = Card(
-    name="x", title="X-7B", tier="real", machine="a CPU", reader="2 threads", kernels="kernels avx2",
-    form="Q4_K", parameters=7_000_000_000, file_bytes=4_400_000_000, weight_bytes=4_300_000_000, bits_per_weight=4.91, context=2048, kv="q8",
-    speed=Speed(128, 6.4, 512, 20.0, 7.0, 6.5, 7.2), bytes_for_each_token=4_200_000_000, read_roof=30e9,
+    name="x", title="X-7B", tier="real", machine="a CPU", reader="2 threads", kernels="kernels avx2", form="Q4_K",
+    parameters=7_000_000_000, file_bytes=4_400_000_000, weight_bytes=4_300_000_000, bits_per_weight=4.91, context=2048,
+    kv="q8", speed=Speed(128, 6.4, 512, 20.0, 7.0, 6.5, 7.2), bytes_for_each_token=4_200_000_000, read_roof=30e9,
     share_of_roof=0.98, tokens_held=512, peak=4_800_000_000, planned_peak=4_900_000_000, planned_total=5_000_000_000,
     perplexity=Interval(12.0, 11.0, 13.0), scored_tokens=2040, energy=Power(None, "", "no counter"), notes=("a note",),
 )  # fmt: skip
