@@ -80,7 +80,10 @@ def chat(
     from fourbit.llm.sampling import Sampling
 
     heat = (0.0 if question is not None else SAMPLING.temperature) if temperature is None else temperature
-    sampling = Sampling(temperature=heat, top_p=SAMPLING.top_p if top_p is None else top_p, seed=seed)
+    sampling = Sampling(
+        temperature=heat, top_p=SAMPLING.top_p if top_p is None else top_p,
+        repetition=SAMPLING.repetition if heat else 1.0, seed=seed,  # greedy is greedy
+    )  # fmt: skip
     text = sys.stdin.read() if question == "-" else question
     if text is not None and not text.strip():
         raise FourbitError("the question is empty; --ask needs a text")

@@ -370,6 +370,7 @@ def test_markdown_s_few_forms() -> None:
     assert "```" not in found
     assert "* a list" in plain(found)
     assert found.endswith(f"{bold}open{off}\nplain\n")
+    assert plain(shown(Styled, ["```\nx = 1\n```"], color=True)).split() == ["x", "=", "1"]
 
 
 # energy

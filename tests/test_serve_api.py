@@ -97,6 +97,13 @@ def test_a_narrow_choice_is_greedy(client: openai.OpenAI, narrow: dict[str, floa
     assert found.choices[0].message.content == wanted
 
 
+def test_a_penalty_of_repetition_keeps_it_from_saying_one_word_again_and_again(client: openai.OpenAI) -> None:
+    def kinds(**options: Any) -> int:
+        return len(set((ask(client, max_tokens=60, **options).choices[0].message.content or "").split()))
+
+    assert kinds(extra_body={"repetition_penalty": 2.0}) > 2 * kinds()
+
+
 def test_all_names_of_the_limit_and_of_the_system(client: openai.OpenAI) -> None:
     assert ask(client, max_tokens=openai.omit, max_completion_tokens=5).usage.completion_tokens == 5
     system = [{"role": "system", "content": "Be brief."}, *HELLO]
@@ -152,6 +159,7 @@ def test_models_and_health(served: Served, client: openai.OpenAI) -> None:
         ({"top_p": 1.5}, "top_p", "invalid_value"),
         ({"extra_body": {"top_k": -3}}, "top_k", "invalid_value"),
         ({"extra_body": {"min_p": 1}}, "min_p", "invalid_value"),
+        ({"extra_body": {"repetition_penalty": 0.5}}, "repetition_penalty", "invalid_value"),
         ({"extra_body": {"temprature": 1}}, "temprature", "unknown_parameter"),
         ({"seed": -1}, "seed", "invalid_value"),
         ({"seed": 2**64}, "seed", "invalid_value"),

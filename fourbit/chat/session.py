@@ -30,7 +30,8 @@ HELP = """\
 /retry              answer the last message again
 /more               go on with an answer that was cut or stopped
 /clear              begin a new conversation
-/set NAME=VALUE     temperature, top_p, top_k, min_p, repetition, seed, limit (tokens of an answer); alone: show them
+/set NAME=VALUE     temperature, top_p, top_k, min_p, repetition (1 to 2: a penalty), seed,
+                    or limit (tokens of an answer); /set alone shows them
 /save FILE          write the conversation as Markdown to a new file
 /help               this list
 /quit               leave, as Ctrl-D does
@@ -261,7 +262,7 @@ def converse(chat: Chat) -> None:
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
-    session: PromptSession[str] = PromptSession("> ", multiline=True, key_bindings=keys, prompt_continuation="  ")
+    session: PromptSession[str] = PromptSession("\n> ", multiline=True, key_bindings=keys, prompt_continuation="  ")
     while True:
         try:
             if not chat.hear(session.prompt()):

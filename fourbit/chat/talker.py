@@ -20,7 +20,8 @@ from fourbit.llm.plan import CHUNK, Plan, activation_bytes, plan_file
 from fourbit.llm.registry import MODELS, locate
 from fourbit.llm.sampling import Sampling
 
-SAMPLING = Sampling(temperature=0.3, top_p=0.9)  # what is not asked for otherwise
+# What is not asked for otherwise. The slight penalty keeps small models from saying one line again and again.
+SAMPLING = Sampling(temperature=0.3, top_p=0.9, repetition=1.05)
 DEFAULT_CONTEXT = 4096
 OWN, REPOSITORY = "your own file", "from the Hugging Face hub"
 _SILENT = Usage(0)

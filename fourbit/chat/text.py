@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-_FENCE = re.compile(r" {0,3}```[^\n]*\n")
+_FENCE = re.compile(r" {0,3}```[^\n]*(\n|\Z)")
 _MAYBE_FENCE = re.compile(r" {0,3}(`{0,2}|```[^\n]*)")
 _HEADING = re.compile(r"#{1,6} ")
 _MAYBE_HEADING = re.compile(r"#{1,6}")

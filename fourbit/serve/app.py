@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from typing import Any, TypeVar
@@ -149,10 +150,10 @@ def _parse(kind: type[Asked], body: bytes) -> Asked:
 
 
 def _sampling(asked: Common) -> Sampling:
-    """Return what was asked for, the rest by this server's defaults."""
+    """Return what was asked for, the rest by this server's defaults; a penalty only if it was asked for."""
     given = {name: getattr(asked, name) for name in ("temperature", "top_p", "top_k", "min_p", "seed")}
-    plain = {name: getattr(SAMPLING, name) for name in given}
-    return Sampling(**{name: plain[name] if value is None else value for name, value in given.items()})
+    given["repetition"] = asked.repetition_penalty or 1.0
+    return replace(SAMPLING, **{name: value for name, value in given.items() if value is not None})
 
 
 async def _file(content: bytes, kind: str) -> Response:

@@ -62,6 +62,7 @@ class Common(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0)
     min_p: float | None = Field(None, ge=0, lt=1)
+    repetition_penalty: float | None = Field(None, ge=1, le=2)
     seed: int | None = Field(None, ge=0, lt=2**63)
     max_tokens: Tokens = None
     stop: Annotated[str | list[str] | None, AfterValidator(_stops)] = None

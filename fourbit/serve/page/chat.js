@@ -43,9 +43,11 @@ async function connect() {
 async function* stream(messages, signal) {
   const limit = parseInt(at("limit").value, 10);
   const temperature = parseFloat(at("temperature").value);
+  const penalty = parseFloat(at("penalty").value);
   const body = {
     model: model.id, messages, stream: true, stream_options: { include_usage: true },
     ...(limit > 0 ? { max_tokens: limit } : {}), ...(temperature >= 0 ? { temperature } : {}),
+    ...(penalty >= 1 ? { repetition_penalty: penalty } : {}),
   };
   const reply = await fetch("/v1/chat/completions", {
     method: "POST", headers: headers(), body: JSON.stringify(body), signal,
