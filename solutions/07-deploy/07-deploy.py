@@ -619,7 +619,7 @@ judge("the norms' epsilon 1e-2 instead of 1e-5", deployed(convert(wrong, config=
 confront("unmoved-rows", found["rows of q and k not moved"][0])
 
 # %% [markdown]
-# Two of the four hide behind the rounding: with four bits in a small model, a wrong base looks like a slightly worse
+# One of the four hides behind the rounding: with four bits in a small model, a wrong base looks like a slightly worse
 # format. So validate in two steps. First convert *without* rounding (here: the blocks as the file has them) and ask for
 # next to nothing; then round, and ask for what the rounding should cost.
 
@@ -734,6 +734,8 @@ for name, c in [("Llama-2-7B", llama_2_7b), *((m.name, m.config) for m in MODELS
           f"{plan['total'] / 1e9:16.2f} GB{plan['longest']:18,}")  # fmt: skip
 
 # %% [markdown]
+# (The last column is what memory allows; most models were trained for 32,768 tokens or fewer.)
+#
 # Now hold a plan against the truth. A fresh process opens the file, reads a prompt, answers, and reports what it held
 # before the model came and at most. (Resident memory counts the pages of the mapped file that were touched, and
 # decoding touches them all.) The text fills the cache to its last token.
@@ -1040,8 +1042,8 @@ def choose_deployments(candidates, memory, divergence, speeds, count):
 # %% check="choose_deployments"
 
 # %% [markdown]
-# What would you deploy on *this* machine? Scores are MMLU of the base models as their makers published them, the cost
-# of formats as the llama.cpp project measured it on Llama-3-8B (`fourbit/recipes/deployments.py` names the sources).
+# What would you deploy on *this* machine? Scores are MMLU of the base models, all measured by one team, the cost of
+# formats is what the llama.cpp project measured on Llama-3-8B (`fourbit/recipes/deployments.py` names the sources).
 
 # %% role="measure"
 from fourbit.recipes.deployments import deployments
