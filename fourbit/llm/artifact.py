@@ -143,16 +143,14 @@ class ArtifactFile:
         """
         found = self.packed(name)
         if found is not None:
-            rows, columns = self.config.shapes()[name]
-            found["codes"] = unpack(found["codes"], self.bits, columns)
-            _refuse_other_shapes(f"{self.path}: {name}", found, (rows, columns), self.group)
+            found["codes"] = unpack(found["codes"], self.bits, self.config.shapes()[name][1])
         return found
 
     def packed(self, name: str) -> dict[str, Tensor] | None:
         """Return the parts of a matrix as the file has them, views of its mapped bytes: codes as :func:`pack` packs.
 
         Raises:
-            ModelError: when parts are missing, or the codes have another shape.
+            ModelError: when parts are missing, or have other shapes or types.
         """
         if f"{name}.codes" not in self._stored:
             return None
@@ -161,9 +159,11 @@ class ArtifactFile:
         if data.shape != (rows, -(-columns * self.bits // 8)) or data.dtype != torch.uint8:
             raise ModelError(f"{self.path}: the codes of {name} have shape {tuple(data.shape)}; save the file again")
         found = {part: self._stored_tensor(f"{name}.{part}") for part in ("scale", "zero")}
+        groups = (rows, -(-columns // self.group))
         for part, dtype in (("scale", torch.float16), ("zero", torch.uint8)):
-            if found[part].shape != (rows, -(-columns // self.group)) or found[part].dtype != dtype:
-                raise ModelError(f"{self.path}: {name} has {part} of another shape or type; save the file again")
+            size, held = tuple(found[part].shape), found[part].dtype
+            if (size, held) != (groups, dtype):
+                raise ModelError(f"{self.path}: {name} has {part} of shape {size} {held}; {groups} {dtype} fit")
         return {"codes": data} | found
 
     def tensor(self, name: str) -> Tensor:
