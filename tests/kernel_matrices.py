@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
+from fourbit.errors import KernelError
 from fourbit.kernels import Matrix
 from fourbit.kernels.matrix import BLOCKS
+from fourbit.kernels.native import isas
+
+try:
+    SETS = list(isas())  # instruction sets of the C kernels on this machine
+except KernelError:
+    if os.environ.get("CI"):
+        raise
+    SETS = []
+BACKENDS = ["c", "numba"] if SETS else ["numba"]
 
 # Where the float16 factors of a block are, the largest |code| before a format's offset is taken away, and the largest
 # whole number that multiplies the first and the second factor besides.

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
     not (shutil.which(COMPILER) and shutil.which(EMULATOR)),
     reason=f"no {COMPILER} or {EMULATOR} (Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)",
 )
-SETS = {"scalar": 0, "neon": 1, "neon-dotprod": 2}
+NUMBERS = {"scalar": 0, "neon": 1, "neon-dotprod": 2}
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,10 @@ def product(isa: int, threads: int, m: Known, x: np.ndarray) -> bytes:
 
 def test_the_instruction_sets_are_there(program: Path) -> None:
     names = [subprocess.run([EMULATOR, str(program), str(n)], capture_output=True, text=True).stdout for n in range(4)]
-    assert names == [*(f"{name}\n" for name in SETS), "\n"]
+    assert names == [*(f"{name}\n" for name in NUMBERS), "\n"]
 
 
-@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("isa", NUMBERS)
 def test_products(program: Path, tmp_path: Path, isa: str) -> None:
     cases = []
     for kind in KINDS:
@@ -64,7 +64,7 @@ def test_products(program: Path, tmp_path: Path, isa: str) -> None:
             narrow = 7 if kind[0] in "FG" and rows == 37 else 0
             m = known(kind, rows, columns - narrow, seed=rows, group=group)
             cases.append((m, whole_activations(tokens, columns - narrow, seed=rows)))
-    found = run(program, tmp_path, [product(SETS[isa], 1 + i % 3, m, x) for i, (m, x) in enumerate(cases)])
+    found = run(program, tmp_path, [product(NUMBERS[isa], 1 + i % 3, m, x) for i, (m, x) in enumerate(cases)])
     for m, x in cases:
         here, found = np.split(found, [len(x) * m.matrix.rows])
         off = np.abs(here.reshape(len(x), -1) - x.astype(np.float64) @ m.values.T)
@@ -72,7 +72,7 @@ def test_products(program: Path, tmp_path: Path, isa: str) -> None:
     assert len(found) == 0
 
 
-@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("isa", NUMBERS)
 def test_attention(program: Path, tmp_path: Path, isa: str) -> None:
     cases, problems, random = [], [], np.random.default_rng(0)
     for kind in CACHE_KINDS:
@@ -83,7 +83,7 @@ def test_attention(program: Path, tmp_path: Path, isa: str) -> None:
                 rows[...] = encoded(kind, part)
             q = random.standard_normal((tokens, heads, width)).astype(np.float32)
             row = cache_row_bytes(width, kind)
-            head = 1, SETS[isa], 2, CACHE_KINDS.index(kind), kv_heads, length, width, row, heads, tokens
+            head = 1, NUMBERS[isa], 2, CACHE_KINDS.index(kind), kv_heads, length, width, row, heads, tokens
             problems.append(struct.pack("10q", *head) + layer.keys.tobytes() + layer.values.tobytes() + q.tobytes())
             cases.append((layer, q, length))
     found = run(program, tmp_path, problems)

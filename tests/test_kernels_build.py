@@ -13,8 +13,12 @@ import pytest
 
 from fourbit.errors import KernelError
 from fourbit.kernels import build
+from tests.kernel_matrices import SETS
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the compilers of these tests are shell scripts")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="the compilers of these tests are shell scripts"),
+    pytest.mark.skipif(not SETS, reason="no C compiler here"),
+]
 
 # Says what it is, counts its calls, and "compiles" by copying a library that is already there.
 FAKE = """#!/bin/sh

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from fourbit import kernels
-from tests.kernel_matrices import known
+from tests.kernel_matrices import BACKENDS, known
 
 SCRIPT = """
 import os, resource, sys, time
 import torch
 from fourbit import kernels
-from tests.kernel_matrices import known
+from tests.kernel_matrices import BACKENDS, known
 
 k = kernels.load(4, sys.argv[1])
 m, x = known("Q4_0", 4096, 512, 0).matrix, torch.ones(1, 512)
@@ -60,19 +60,19 @@ def run(root: Path, script: str, backend: str) -> str:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the CPU time of a process is read with getrusage")
-@pytest.mark.parametrize("backend", kernels.operations.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_idle_threads_use_no_cpu_time(root: Path, backend: str) -> None:
     # Seconds of CPU in one second of rest; a pool of three that spin takes up to three.
     assert float(run(root, IDLE, backend)) < 0.05
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-@pytest.mark.parametrize("backend", kernels.operations.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_fork_of_a_process_with_threads_has_working_kernels(root: Path, backend: str) -> None:
     assert run(root, FORK, backend) == "whole\n"
 
 
-@pytest.mark.parametrize("backend", kernels.operations.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_callers_in_several_threads_all_get_their_results(backend: str) -> None:
     k = kernels.load(3, backend)
     m = known("Q4_0", 1000, 256, 1).matrix

@@ -75,10 +75,10 @@ class NativeKernels(Kernels):
         count = len(matrices)
         pointers = _POINTERS[count](*[_matrix(m).address for m in matrices])
         results = _POINTERS[count](*[out.data_ptr() for out in outs])
-        _succeed(self._c.fourbit_matmul(self._isa, self.threads, count, pointers, x.data_ptr(), len(x), results))
+        _succeed(self._c.fourbit_matmul(self._isa, self.threads, count, pointers, x.data_ptr(), x.shape[0], results))
 
     def _rows(self, matrix: Matrix, ids: Tensor, out: Tensor) -> None:
-        _succeed(self._c.fourbit_rows(_matrix(matrix).packed, ids.data_ptr(), len(ids), out.data_ptr()))
+        _succeed(self._c.fourbit_rows(_matrix(matrix).packed, ids.data_ptr(), ids.shape[0], out.data_ptr()))
 
     def _rms_norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
         tokens, width = x.shape
@@ -91,7 +91,7 @@ class NativeKernels(Kernels):
         self._c.fourbit_swiglu(self._isa, gate.data_ptr(), up.data_ptr(), gate.numel(), out.data_ptr())
 
     def _store(self, layer: CacheLayer, position: int, keys: Tensor, values: Tensor) -> None:
-        self._c.fourbit_store(_layer(layer), position, len(keys), keys.data_ptr(), values.data_ptr())
+        self._c.fourbit_store(_layer(layer), position, keys.shape[0], keys.data_ptr(), values.data_ptr())
 
     def _attend(self, q: Tensor, layer: CacheLayer, start: int, out: Tensor) -> None:
         tokens, heads, _ = q.shape

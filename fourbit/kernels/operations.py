@@ -67,10 +67,10 @@ class Kernels(abc.ABC):
             KernelError: when a row is not there.
         """
         chosen = torch.as_tensor(ids, dtype=torch.int64).contiguous()
-        if chosen.ndim != 1 or (len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < matrix.rows):
+        if chosen.ndim != 1 or (chosen.shape[0] and not 0 <= int(chosen.min()) <= int(chosen.max()) < matrix.rows):
             raise KernelError(f"ids must be a list of rows of a matrix {matrix.shape}, 0 to {matrix.rows - 1}")
-        out = torch.empty(len(chosen), matrix.columns)
-        if len(chosen):
+        out = torch.empty(chosen.shape[0], matrix.columns)
+        if chosen.shape[0]:
             self._rows(matrix, chosen, out)
         return out
 
@@ -113,8 +113,8 @@ class Kernels(abc.ABC):
         """
         fits = keys.ndim == 3 and keys.shape[1:] == (layer.kv_heads, layer.width) and values.shape == keys.shape
         _refuse_unless(fits, f"keys and values (T, {layer.kv_heads}, {layer.width})", keys, values)
-        if not 0 <= position <= layer.capacity - len(keys):
-            raise KernelError(f"positions {position} to {position + len(keys) - 1} do not fit into {layer.capacity}")
+        if not 0 <= position <= layer.capacity - keys.shape[0]:
+            raise KernelError(f"positions {position} to {position + keys.shape[0] - 1} do not fit into {layer.capacity}")
         self._store(layer, position, keys, values)
 
     def attend(self, q: Tensor, layer: CacheLayer, start: int, out: Tensor) -> None:
@@ -128,9 +128,9 @@ class Kernels(abc.ABC):
         fits = q.ndim == 3 and q.shape[2] == layer.width and q.shape[1] % layer.kv_heads == 0
         fits = fits and out.shape == (q.shape[0], q.shape[1] * q.shape[2])
         _refuse_unless(fits, f"q (T, n * {layer.kv_heads}, {layer.width}), out (T, heads * width)", q, out)
-        if not 0 <= start <= layer.capacity - len(q):
-            raise KernelError(f"positions {start} to {start + len(q) - 1} are not all in a cache of {layer.capacity}")
-        if len(q):
+        if not 0 <= start <= layer.capacity - q.shape[0]:
+            raise KernelError(f"positions {start} to {start + q.shape[0] - 1} are not all in a cache of {layer.capacity}")
+        if q.shape[0]:
             self._attend(q, layer, start, out)
 
     @abc.abstractmethod
