@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import mmap
 import platform
+import sys
 import threading
 import time
 from pathlib import Path
@@ -180,6 +181,15 @@ def test_the_integers_are_those_of_onnx_runtime(reference):
     exact = reference["dequantized"](packed, scale, zero) @ x
     assert np.linalg.norm(ours - exact) < 0.02 * np.linalg.norm(exact)
     assert np.linalg.norm(theirs - ours) < np.linalg.norm(ours - exact)
+
+
+def test_llama_cpp_is_left_out_where_it_or_the_model_is_missing(monkeypatch, tmp_path):
+    from fourbit.measure.rivals import llama_cpp_rate
+
+    assert llama_cpp_rate("no-such-model") is None
+    assert llama_cpp_rate(tmp_path / "missing.gguf") is None
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    assert llama_cpp_rate("smollm2") is None
 
 
 @needs_compiler

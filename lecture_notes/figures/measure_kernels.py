@@ -323,11 +323,13 @@ def activations(lab: Lab) -> dict[str, Any]:
     rounding = load_lab(ROOT / "solutions/04-llm-quantization").namespace()["round_to_nearest"]
     found: dict[str, Any] = {}
     for name in ("self_attn.q_proj", "mlp.down_proj"):
-        module, seen = llm.model.get_submodule(f"layers.15.{name}"), []
+        seen: list[torch.Tensor] = []
+        module = llm.model.get_submodule(f"layers.15.{name}")
         hook = module.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0][0]))
         with torch.no_grad():
             llm.model(tokens)
         hook.remove()
+        assert isinstance(module, torch.nn.Linear)
         found[name] = _errors(lab, module.weight.data, seen[0].numpy(), rounding)
     return found
 
@@ -355,7 +357,9 @@ def _saturation(weight: Array, inputs: Array, exact: Array) -> dict[str, float]:
     groups = weight.reshape(len(weight), -1, GROUP)
     scale = np.abs(groups).max(-1, keepdims=True) / 127
     u = np.rint(groups / scale).astype(np.int32) + 128  # (rows, groups, 64), 1 to 255
-    share, products, wide = [], [], []
+    share: list[float] = []
+    products: list[Array] = []
+    wide: list[Array] = []
     for x in inputs[:32].reshape(32, -1, GROUP):
         step = np.abs(x).max(-1, keepdims=True) / 127
         a = np.rint(x / step).astype(np.int32)

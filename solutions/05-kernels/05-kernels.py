@@ -45,15 +45,14 @@ import time
 import matplotlib.pyplot as plt
 import torch
 
-from fourbit.measure import probe_machine
 from fourbit.measure.race import interleaved
+from fourbit.measure.reading import read_roof
 from fourbit.plots import COLORS, use_style
 
 use_style()
 torch.set_num_threads(1)
 ROWS, COLUMNS = 11008, 4096
 WEIGHTS = ROWS * COLUMNS
-machine = probe_machine()
 draw = np.random.default_rng(5)
 dense = torch.randn(ROWS, COLUMNS, generator=torch.Generator().manual_seed(5)) * 0.02
 x = draw.standard_normal(COLUMNS, np.float32)
@@ -73,7 +72,8 @@ codes, scale, zero = quantize(dense)
 rungs = {}  # name -> (seconds, bytes that one product moves)
 (rungs["dense float32"],) = [(s, 4 * WEIGHTS) for s in interleaved(
     {"dense": lambda: torch.mv(dense, torch.from_numpy(x))}).values()]  # fmt: skip
-print(f"dense float32: {1e3 * rungs['dense float32'][0]:.1f} ms for 180 MB; this machine: {machine}")
+roof = max(read_roof().bandwidth, 4 * WEIGHTS / rungs["dense float32"][0])  # the most that was seen
+print(f"dense float32: {1e3 * rungs['dense float32'][0]:.1f} ms; one core reads {roof / 1e9:.1f} GB/s at best")
 
 # %% [markdown]
 # ## 1 · The obvious way
@@ -822,7 +822,7 @@ loops = WEIGHTS / rungs["4-bit loops"][0]
 llama = [(4096, 4096, 4 * 32), (11008, 4096, 2 * 32), (4096, 11008, 32), (32000, 4096, 1)]
 for name, speed in {"4-bit loops": loops, **speeds}.items():
     for threads in sorted({1, cores}):
-        found = tokens_per_second(llama, 37 / 64, speed, machine.peak_bandwidth, threads)
+        found = tokens_per_second(llama, 37 / 64, speed, roof, threads)
         print(f"{name:16} {threads} thread(s): {found['tokens_per_second']:5.2f} tokens/s, bound by {found['bound']}")
 
 # %% [markdown]
@@ -926,28 +926,38 @@ for name, lap in race(entries, fresh, exact, lambda *arrays: 1e-3).items():
 # %% [markdown]
 # ## 10 · The race
 #
-# Last, against others: the 4-bit product of ONNX Runtime, a maintained engine with kernels for every processor (8-bit
-# activations, groups of 64, like ours), on the same matrix, one thread, in turns. And llama.cpp, where it is installed
-# and the pocket model is there; it runs whole models only, so its bytes are those of a token.
+# Last, against others, on the same matrix, one thread, in turns: the 4-bit product of ONNX Runtime, a maintained engine
+# with kernels for every processor (8-bit activations, groups of 64, like ours), and `fourbit.kernels`, which labs 06
+# and 07 run on (8-bit activations in groups of 32, scales of 16 bits). And llama.cpp, where it is installed and the
+# pocket model is there; it runs whole models only, so its bytes are those of a token.
 
 # %% role="measure"
+from fourbit import kernels
 from fourbit.measure.rivals import llama_cpp_rate, onnx_matmul
 
 rival = onnx_matmul(codes, scale, zero, GROUP)
 theirs = rival(x)
 print(f"apart by {np.linalg.norm(theirs - ours) / np.linalg.norm(ours):.2%}")
 rivals = [rival] + [onnx_matmul(codes, scale, zero, GROUP) for _ in range(COPIES - 1)]
+engine = kernels.load(threads=1)
+parts = {"codes": pairs, "scale": torch.from_numpy(scale).half(), "zero": torch.from_numpy(zero)}
+parts = [{key: part.clone() for key, part in parts.items()} for _ in range(COPIES)]
+matrices = [kernels.Matrix.from_artifact(one, 4, GROUP, (ROWS, COLUMNS)) for one in parts]
+out, row = torch.empty(1, ROWS), torch.from_numpy(x)[None]
 times = interleaved({"yours": taking_turns(gemv_fast, *integers),
-                     "onnxruntime": lambda: rivals[next(turn) % COPIES](x)}, rounds=15)  # fmt: skip
-roof = machine.peak_bandwidth
+                     "onnxruntime": lambda: rivals[next(turn) % COPIES](x),
+                     "fourbit.kernels": lambda: engine.matmul([matrices[next(turn) % COPIES]], row, [out])},
+                    rounds=15)  # fmt: skip
+assert torch.allclose(out[0], torch.from_numpy(right), atol=0.02 * float(np.abs(right).max()))
 for name, seconds in times.items():
-    rate = rungs["4-bit loops"][1] / seconds
-    print(f"{name:12} {1e3 * seconds:5.2f} ms, {rate / 1e9:5.1f} GB/s of packed bytes: {rate / roof:.0%} of the roof")
+    size = 35 if name == "fourbit.kernels" else 37  # bytes of a group
+    rate = size / GROUP * WEIGHTS / seconds
+    print(f"{name:16} {1e3 * seconds:5.2f} ms, {rate / 1e9:5.1f} GB/s of packed bytes: {rate / roof:.0%} of the roof")
 rate = llama_cpp_rate("smollm2")
 if rate:
-    print(f"{'llama.cpp':12} {'':8} {rate / 1e9:5.1f} GB/s on the pocket model: {rate / roof:.0%} of the roof")
+    print(f"{'llama.cpp':16} {'':8} {rate / 1e9:5.1f} GB/s on the pocket model: {rate / roof:.0%} of the roof")
 else:
-    print("llama.cpp: not here; the chapter has its numbers")
+    print("llama.cpp: not here, or no pocket model (`fourbit models fetch smollm2`)")
 
 # %% role="measure"
 _, axes = plt.subplots(figsize=(8, 3.8))
