@@ -267,7 +267,9 @@ def test_fashion_60k_is_read_from_debians_folder(
 
 
 @pytest.mark.parametrize(
-    "sent", [gzip.compress(b"other contents"), b"<html>not gzip</html>", gzip.compress(bytes(50_000_000))]
+    "sent",
+    [gzip.compress(b"other contents"), b"<html>not gzip</html>", gzip.compress(bytes(50_000_000))],
+    ids=["another file", "a page", "a bomb"],
 )
 def test_other_contents_than_fashion_mnists_are_refused(
     server: Server, small_fashion: dict[str, tuple[int, str]], sent: bytes
