@@ -505,6 +505,15 @@ ATTEND = Exercise(
             (ATT_FILL, "part.repeat_interleave(heads // part.shape[1], 1)"),
         ),
         mistake(
+            "cache-changed-in-place",
+            "the cache is changed in place",
+            "padding",
+            "You zero what stands behind the texts in the keys and values that you were given. They are the cache, "
+            "and others look at it too: what is behind one reader's end may be another's text, when several share a "
+            "prefix. masked_fill without the underscore makes a copy.",
+            (ATT_FILL, "part.masked_fill_(empty, 0).repeat_interleave(heads // part.shape[1], 1)"),
+        ),
+        mistake(
             "heads-interleaved",
             "query heads read the wrong keys",
             "grouped-queries",
