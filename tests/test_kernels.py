@@ -79,6 +79,18 @@ def test_results_do_not_depend_on_the_number_of_threads(name: str, kind: str) ->
 
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("columns", [512, 768])
+def test_a_few_tokens_have_the_results_that_each_has_alone(name: str, kind: str, columns: int) -> None:
+    m, k = known(kind, 70, columns, seed=12), way(name)
+    tokens = 9 if kind in ("F32", "F16") else min(k.few, 9)
+    assert tokens >= 2
+    x = np.random.default_rng(13).standard_normal((tokens, columns)).astype(np.float32)
+    together = product(k, m, x)
+    assert all(np.array_equal(together[i : i + 1], product(k, m, x[i : i + 1])) for i in range(tokens))
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_rows_are_the_decoded_weights(name: str, kind: str) -> None:
     for group in (32, 40):
         m = known(kind, 9, 768, seed=6, group=group)

@@ -29,8 +29,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("arm") / "kernels"
     warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-psabi")
     options = ("-O2", "-std=gnu11", "-static", "-pthread", "-fno-math-errno", *warnings, "-I", str(build.SOURCES))
-    source = Path(__file__).with_name("kernels_main.c")
-    command = [COMPILER, *options, str(source), "-o", str(target), "-lm"]
+    main, *units = Path(__file__).with_name("kernels_main.c"), *(build.SOURCES / unit for unit in build.UNITS[1:])
+    command = [COMPILER, *options, str(main), *map(str, units), "-o", str(target), "-lm"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return target

@@ -20,10 +20,10 @@ pytestmark = [
     pytest.mark.skipif(not SETS, reason="no C compiler here"),
 ]
 
-# Says what it is, counts its calls, and "compiles" by copying a library that is already there.
+# Says what it is, counts the libraries it makes, and makes them by copying one that is already there.
 FAKE = """#!/bin/sh
 if [ "$1" = "--version" ]; then echo "fake compiler ${FAKE_VERSION:-1}"; exit 0; fi
-echo called >> "$FAKE_CALLS"
+case " $* " in *" -shared "*) echo called >> "$FAKE_CALLS";; esac
 while [ "$1" != "-o" ]; do shift; done
 sleep "${FAKE_SECONDS:-0}"
 cp "$FAKE_LIBRARY" "$2"

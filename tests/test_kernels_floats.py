@@ -87,6 +87,21 @@ def test_attention_does_not_depend_on_threads_or_on_what_lies_behind(name: str) 
 
 
 @pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("kind", CACHE_KINDS)
+@pytest.mark.parametrize("heads", [2, 6, 22])
+def test_a_few_queries_have_the_results_that_each_has_alone(name: str, kind: str, heads: int) -> None:
+    random, k, layer = torch.Generator().manual_seed(3), way(name), layer_of(kind, 2, 140, 64)
+    k.store(layer, 0, *torch.randn(2, 140, 2, 64, generator=random))
+    tokens = min(k.few, 5)
+    q, together = torch.randn(tokens, heads, 64, generator=random), torch.empty(tokens, heads * 64)
+    k.attend(q, layer, 120, together)
+    for i in range(tokens):
+        alone = torch.empty(1, heads * 64)
+        k.attend(q[i : i + 1], layer, 120 + i, alone)
+        assert torch.equal(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize("shift", [1e4, -1e4])
 def test_scores_far_from_zero_do_not_overflow(name: str, shift: float) -> None:
     for tokens in (1, 20):

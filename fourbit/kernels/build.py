@@ -15,23 +15,24 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fourbit.data.cache import cache_folder
 from fourbit.errors import KernelError
 
 SOURCES = Path(__file__).parent / "c"
-FLAGS = ("-O3", "-std=gnu11", "-shared", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
+UNITS = ("library.c", "target_avx2.c", "target_avx512.c", "tiles_avx512.c", "target_neon.c")
+FLAGS = ("-O3", "-std=gnu11", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi")
 _SECONDS = 300  # zig builds its C library first, on a slow machine for minutes
 _NEXT = "install one (Debian: sudo apt install gcc; macOS: xcode-select --install; anywhere: pip install ziglang)"
 
 
 def flags(platform: str = sys.platform) -> tuple[str, ...]:
     """Return the compiler's flags on a platform, as `sys.platform` names it."""
-    if platform == "win32":
-        return (*FLAGS, "-static-libgcc")
-    return (*FLAGS, "-fPIC", "-pthread")
+    return FLAGS if platform == "win32" else (*FLAGS, "-fPIC", "-pthread")
 
 
 def compilers() -> list[tuple[str, ...]]:
@@ -81,13 +82,23 @@ def _built(compiler: tuple[str, ...]) -> Path:
 
 
 def compile_library(compiler: Sequence[str], target: Path, options: Sequence[str]) -> None:
-    """Compile the sources to `target`.
+    """Compile the sources to `target`, all units at once.
 
     Raises:
         OSError, subprocess.SubprocessError: when that fails; `stderr` has the compiler's words.
     """
-    command = [*compiler, *options, str(SOURCES / "library.c"), "-o", str(target), "-lm"]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(UNITS)) as pool:
+        objects = [str(Path(folder) / f"{unit}.o") for unit in UNITS]
+        commands = [
+            [*compiler, *options, "-c", str(SOURCES / unit), "-o", object_]
+            for unit, object_ in zip(UNITS, objects, strict=True)
+        ]
+        list(pool.map(_run, commands))
+        _run([*compiler, *options, "-shared", *objects, "-o", str(target), "-lm"])
+
+
+def _run(command: Sequence[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS).stdout
 
 
 def _fingerprint(compiler: tuple[str, ...]) -> str:
@@ -99,8 +110,7 @@ def _fingerprint(compiler: tuple[str, ...]) -> str:
 @functools.cache
 def version(compiler: tuple[str, ...]) -> str:
     """Return what a compiler says about itself."""
-    command = [*compiler, "--version"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS).stdout
+    return _run([*compiler, "--version"])
 
 
 def _sources() -> bytes:

@@ -21,6 +21,7 @@ from fourbit.kernels.operations import MOST_MATRICES, Kernels
 _SIGNATURES = {
     "fourbit_isa": (c_char_p, [c_int]),
     "fourbit_isa_count": (c_int, []),
+    "fourbit_few": (c_int, []),
     "fourbit_matmul": (c_int, [c_int, c_int, c_int, c_char_p, c_void_p, c_int64, c_char_p]),
     "fourbit_rows": (c_int, [c_char_p, c_void_p, c_int64, c_void_p]),
     "fourbit_rms_norm": (None, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_float, c_void_p]),
@@ -70,6 +71,7 @@ class NativeKernels(Kernels):
         self.isa = isa or list(found)[-1]
         self._isa = found[self.isa]
         self._c = _library()
+        self.few = self._c.fourbit_few()
 
     def _matmul(self, matrices: Sequence[Matrix], x: Tensor, outs: Sequence[Tensor]) -> None:
         count = len(matrices)

@@ -30,6 +30,7 @@ class Kernels(abc.ABC):
 
     backend: str
     isa: str
+    few: int  # up to so many tokens get the same results, bit for bit, as one at a time; with F32 and F16 any number
 
     def __init__(self, threads: int) -> None:
         if not 1 <= threads <= 256:
@@ -114,7 +115,8 @@ class Kernels(abc.ABC):
         fits = keys.ndim == 3 and keys.shape[1:] == (layer.kv_heads, layer.width) and values.shape == keys.shape
         _refuse_unless(fits, f"keys and values (T, {layer.kv_heads}, {layer.width})", keys, values)
         if not 0 <= position <= layer.capacity - keys.shape[0]:
-            raise KernelError(f"positions {position} to {position + keys.shape[0] - 1} do not fit into {layer.capacity}")
+            last = position + keys.shape[0] - 1
+            raise KernelError(f"positions {position} to {last} do not fit into {layer.capacity}")
         self._store(layer, position, keys, values)
 
     def attend(self, q: Tensor, layer: CacheLayer, start: int, out: Tensor) -> None:
@@ -129,7 +131,8 @@ class Kernels(abc.ABC):
         fits = fits and out.shape == (q.shape[0], q.shape[1] * q.shape[2])
         _refuse_unless(fits, f"q (T, n * {layer.kv_heads}, {layer.width}), out (T, heads * width)", q, out)
         if not 0 <= start <= layer.capacity - q.shape[0]:
-            raise KernelError(f"positions {start} to {start + q.shape[0] - 1} are not all in a cache of {layer.capacity}")
+            last = start + q.shape[0] - 1
+            raise KernelError(f"positions {start} to {last} are not all in a cache of {layer.capacity}")
         if q.shape[0]:
             self._attend(q, layer, start, out)
 

@@ -38,6 +38,7 @@ class NumbaKernels(Kernels):
     """The operations in numba. The first call of each compiles it, for seconds; numba keeps the result."""
 
     backend = isa = "numba"
+    few = 2**31  # tokens never share additions
 
     def _matmul(self, matrices: Sequence[Matrix], x: Tensor, outs: Sequence[Tensor]) -> None:
         exact, rounded, work = x.numpy(), None, []

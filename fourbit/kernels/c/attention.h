@@ -12,6 +12,8 @@
 
 enum { TILE_POSITIONS = 64, FEW_QUERIES = 8, TOGETHER = 4 };
 
+/* Up to FEW_TOKENS tokens go one by one, so that each has the same result, bit for bit, as it has alone. */
+
 typedef struct {
     const CacheLayer *cache;
     const float *queries; /* (tokens, heads, width) */
@@ -30,15 +32,15 @@ INLINE int64_t query_at(const Attention *a, int64_t head, int64_t q) {
     return (q / shared * a->heads + head * shared + q % shared) * a->cache->width;
 }
 
-INLINE int64_t queries_at_once(const Attention *a) {
-    int64_t all = a->tokens * shared_heads(a);
-    return all < FEW_QUERIES ? all : a->lanes;
-}
+INLINE int one_by_one(const Attention *a) { return a->tokens <= FEW_TOKENS; }
+
+/* Groups of FEW_QUERIES queries of a token and key head. */
+INLINE int64_t groups_of(const Attention *a) { return (shared_heads(a) + FEW_QUERIES - 1) / FEW_QUERIES; }
 
 /* Tasks, and floats of scratch for each worker. */
 static int64_t attention_tasks(const Attention *a) {
-    int64_t once = queries_at_once(a);
-    return (a->tokens * shared_heads(a) + once - 1) / once * a->cache->kv_heads;
+    int64_t many = (a->tokens * shared_heads(a) + a->lanes - 1) / a->lanes;
+    return (one_by_one(a) ? a->tokens * groups_of(a) : many) * a->cache->kv_heads;
 }
 
 static int64_t attention_scratch(const Attention *a) {
@@ -105,9 +107,10 @@ INLINE TARGET void ON(add_values)(float *to, float shrink, const uint8_t *rows, 
     }
 }
 
-INLINE TARGET void ON(attend_few)(const Attention *a, int64_t head, int64_t queries, float *scratch) {
+/* `queries` queries of one token and key head, from query `first` of the key head on. */
+INLINE TARGET void ON(attend_few)(const Attention *a, int64_t head, int64_t first, int64_t queries, float *scratch) {
     const CacheLayer *c = a->cache;
-    const int64_t width = c->width, end = a->start + a->tokens, shared = shared_heads(a);
+    const int64_t width = c->width, end = a->start + first / shared_heads(a) + 1;
     float *tile = scratch, *mixed = tile + TILE_POSITIONS * width;
     float scores[TILE_POSITIONS], largest[FEW_QUERIES], sum[FEW_QUERIES], scale = 1.0f / sqrtf((float)width);
     for (int64_t q = 0; q < queries; q++) largest[q] = -INFINITY, sum[q] = 0;
@@ -121,19 +124,18 @@ INLINE TARGET void ON(attend_few)(const Attention *a, int64_t head, int64_t quer
         if (!halves) keys = (const uint8_t *)ON(cache_tile)(c, keys, here, tile);
         for (int64_t q = 0; q < queries; q++)
             for (int64_t i = 0; i < here; i++) {
-                float dot = ON(dot_row)(a->queries + query_at(a, head, q), keys + i * row_bytes, width, halves);
-                all_scores[q][i] = p + i <= a->start + q / shared ? dot * scale : -INFINITY;
+                const float *query = a->queries + query_at(a, head, first + q);
+                all_scores[q][i] = ON(dot_row)(query, keys + i * row_bytes, width, halves) * scale;
             }
         if (!halves) values = (const uint8_t *)ON(cache_tile)(c, values, here, tile);
         for (int64_t q = 0; q < queries; q++) {
-            if (p > a->start + q / shared) continue; /* it sees nothing of this tile */
             memcpy(scores, all_scores[q], sizeof scores);
             float shrink = ON(soften)(scores, here, largest + q, sum + q);
             ON(add_values)(mixed + q * width, shrink, values, row_bytes, halves, scores, here, width);
         }
     }
     for (int64_t q = 0; q < queries; q++)
-        for (int64_t i = 0; i < width; i++) a->out[query_at(a, head, q) + i] = mixed[q * width + i] / sum[q];
+        for (int64_t i = 0; i < width; i++) a->out[query_at(a, head, first + q) + i] = mixed[q * width + i] / sum[q];
 }
 
 /* sums[i] += the sum over j of x[j] (of LANES queries) * y[i * step_i + j * step_j] */
@@ -207,11 +209,12 @@ INLINE TARGET void ON(attend_many)(const Attention *a, int64_t head, int64_t fir
 static TARGET void ON(attend)(void *context, int64_t task, int worker) {
     const Attention *a = context;
     float *scratch = a->scratch + worker * a->scratch_floats;
-    int64_t head = task % a->cache->kv_heads, once = queries_at_once(a);
-    if (a->tokens * shared_heads(a) < FEW_QUERIES)
-        ON(attend_few)(a, head, once, scratch);
+    int64_t head = task % a->cache->kv_heads, rest = task / a->cache->kv_heads, shared = shared_heads(a);
+    int64_t group = rest % groups_of(a) * FEW_QUERIES, token = rest / groups_of(a);
+    if (one_by_one(a))
+        ON(attend_few)(a, head, token * shared + group, smaller(FEW_QUERIES, shared - group), scratch);
     else
-        ON(attend_many)(a, head, task / a->cache->kv_heads * LANES, scratch);
+        ON(attend_many)(a, head, rest * LANES, scratch);
 }
 
 #undef Lanes

@@ -14,10 +14,15 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNUSED __attribute__((unused))
+
+/* What several files need stands in headers, as static functions; no file uses all of them. */
+#pragma GCC diagnostic ignored "-Wunused-function"
 
 /* Activations are rounded to 8 bits in blocks of 32; formats scale 32 or 16 weights together. */
 enum { BLOCK = 32, HALF_BLOCK = 16, SUPER = 256 };
+
+/* Up to so many tokens each is computed as it would be alone; more are computed together, in another order of additions. */
+enum { FEW_TOKENS = 3 };
 
 /* How a matrix is stored. formats.h describes each. The order is known to native.py. */
 enum Kind { F32, F16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, GROUP4, GROUP8, KINDS };

@@ -55,15 +55,15 @@ EXPORT int fourbit_matmul(int isa, int threads, int count, const Matrix *const *
     void *rounded = orders ? activations_new(&a, x, tokens, columns, orders) : NULL;
     int64_t bytes = plain_bytes(columns) + rounded_up(columns * 4, 64);
     Panels panels;
-    int many = orders && ISAS[isa].tile && tokens > ISAS[isa].few;
-    void *side_by_side = many ? panels_new(&panels, &a, ISAS[isa].panel) : NULL;
+    int many = orders && ISAS[isa]->tile && tokens > FEW_TOKENS;
+    void *side_by_side = many ? panels_new(&panels, &a, ISAS[isa]->panel) : NULL;
     if (many) bytes += tile_bytes(a.blocks);
     uint8_t *scratch = aligned_bytes(threads * bytes);
     int failed = !scratch || (orders && !rounded) || (many && !side_by_side);
     if (!failed) {
-        for (int64_t t = 0; orders && t < tokens; t++) ISAS[isa].round(&a, t);
+        for (int64_t t = 0; orders && t < tokens; t++) ISAS[isa]->round(&a, t);
         for (int64_t i = 0; many && i < panels.count; i++) panel_fill(&panels, &a, i);
-        Product product = {&ISAS[isa], matrices, outs, count, &a, many ? &panels : NULL, scratch, bytes};
+        Product product = {ISAS[isa], matrices, outs, count, &a, many ? &panels : NULL, scratch, bytes};
         run_chunks(product_chunk, &product, chunks, threads);
     }
     aligned_free(rounded);
@@ -83,19 +83,19 @@ EXPORT int fourbit_rows(const Matrix *m, const int64_t *ids, int64_t count, floa
 
 EXPORT void fourbit_rms_norm(int isa, const float *x, int64_t tokens, int64_t width, const float *weight, float eps,
                              float *out) {
-    for (int64_t t = 0; t < tokens; t++) ISAS[isa].norm(x + t * width, width, weight, eps, out + t * width);
+    for (int64_t t = 0; t < tokens; t++) ISAS[isa]->norm(x + t * width, width, weight, eps, out + t * width);
 }
 
 EXPORT void fourbit_rope(int isa, float *x, int64_t tokens, int64_t heads, int64_t width, const float *cosine,
                          const float *sine, int neighbors) {
     for (int64_t i = 0; i < tokens * heads; i++) {
         int64_t angles = i / heads * (width / 2);
-        ISAS[isa].turn(x + i * width, width / 2, cosine + angles, sine + angles, neighbors);
+        ISAS[isa]->turn(x + i * width, width / 2, cosine + angles, sine + angles, neighbors);
     }
 }
 
 EXPORT void fourbit_swiglu(int isa, const float *gate, const float *up, int64_t count, float *out) {
-    ISAS[isa].gate(gate, up, count, out);
+    ISAS[isa]->gate(gate, up, count, out);
 }
 
 /* keys and values (tokens, kv_heads, width) to the positions from `position` on. */
@@ -111,11 +111,11 @@ EXPORT void fourbit_store(const CacheLayer *c, int64_t position, int64_t tokens,
 /* out (tokens, heads * width): the queries' attention to positions 0 ... start + their own number. */
 EXPORT int fourbit_attend(int isa, int threads, const float *queries, int64_t tokens, int64_t heads, const CacheLayer *c,
                           int64_t start, float *out) {
-    Attention a = {c, queries, out, tokens, heads, start, ISAS[isa].lanes, NULL, 0};
+    Attention a = {c, queries, out, tokens, heads, start, ISAS[isa]->lanes, NULL, 0};
     a.scratch_floats = rounded_up(attention_scratch(&a), 16);
     a.scratch = aligned_bytes(threads * a.scratch_floats * 4);
     if (!a.scratch) return -1;
-    run_chunks(ISAS[isa].attend, &a, attention_tasks(&a), threads);
+    run_chunks(ISAS[isa]->attend, &a, attention_tasks(&a), threads);
     aligned_free(a.scratch);
     return 0;
 }

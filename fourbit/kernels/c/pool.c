@@ -107,7 +107,7 @@ static int start_thread(void) {
 }
 #endif
 
-static void run_chunks(Task task, void *context, int64_t chunks, int threads) {
+void run_chunks(Task task, void *context, int64_t chunks, int threads) {
     int helpers = (int)smaller(smaller(threads, MOST_THREADS), chunks) - 1;
     if (helpers < 1 || !try_lock(&pool.busy)) {
         for (int64_t c = 0; c < chunks; c++) task(context, c, 0);

@@ -9,6 +9,6 @@ typedef void (*Task)(void *context, int64_t chunk, int worker);
 
 /* Run task(context, 0 .. chunks - 1, ...) on up to `threads` threads, of which the caller is one; return when all is
  * done. A chunk's result must not depend on who runs it: then results do not depend on the number of threads. */
-static void run_chunks(Task task, void *context, int64_t chunks, int threads);
+void run_chunks(Task task, void *context, int64_t chunks, int threads);
 
 #endif

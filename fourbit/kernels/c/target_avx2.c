@@ -4,7 +4,9 @@
  */
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
-#undef TARGET
+
+#include "isa.h"
+
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #define ON(name) avx2_##name
 #define Codes __m256i
@@ -143,4 +145,6 @@ static int has_avx2(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+
+const Isa fourbit_avx2 = {"avx2", has_avx2, avx2_round, avx2_rows, avx2_tile, 3, FLOATS(avx2, 8)};
 #endif

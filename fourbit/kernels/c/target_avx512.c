@@ -1,5 +1,8 @@
-/* Floats on AVX-512: 16 in a register. */
+/* AVX-512 with VNNI: rows from rows_avx512.h, tiles from tiles_avx512.c, floats 16 to a register. */
 #if defined(__x86_64__) || defined(_M_X64)
+#include "rows_avx512.h"
+#include "tiles_avx512.h"
+
 #define ON(name) avx512_##name
 #define LANES 16
 #include "vectors.h"
@@ -18,4 +21,8 @@ static int has_avx512_vnni(void) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
+
+const Isa fourbit_avx512 = {
+    "avx512-vnni", has_avx512_vnni, avx512_round, avx512_rows, fourbit_avx512_tile, AVX512_PANEL, FLOATS(avx512, 16),
+};
 #endif

@@ -1,11 +1,14 @@
 /* The two forms of NEON, and floats, which are the same in both. */
 #if defined(__aarch64__) || defined(_M_ARM64)
 #include <arm_neon.h>
-#ifdef __linux__
+#if defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(_WIN32)
+#include <windows.h>
 #endif
 
-#undef TARGET
+#include "isa.h"
+
 #define TARGET
 #define ON(name) neon_##name
 
@@ -49,4 +52,9 @@ static int has_dotprod(void) {
     return 0;
 #endif
 }
+
+static int always(void) { return 1; }
+
+const Isa fourbit_neon = {"neon", always, neon_round, neon_rows, neon_tile, 4, FLOATS(neon, 4)};
+const Isa fourbit_dotprod = {"neon-dotprod", has_dotprod, dotprod_round, dotprod_rows, dotprod_tile, 4, FLOATS(neon, 4)};
 #endif

@@ -6,8 +6,11 @@
  * instructions to scale.
  */
 #if defined(__x86_64__) || defined(_M_X64)
+#include "tiles_avx512.h"
 
-enum { PANEL = 6 };
+#include "rows_avx512.h"
+
+enum { PANEL = AVX512_PANEL };
 
 /* Turn 16 rows of 16 numbers of 32 bits into 16 columns, `apart` bytes apart. */
 static TARGET __attribute__((noinline)) void transpose(const __m512i rows[16], void *to, int64_t apart) {
@@ -130,8 +133,8 @@ static TARGET void all_panels(const Matrix *m, int64_t first, int64_t count, Til
         for (int64_t u = 0; u < units; u++) unpack_unit(kind, m, rows, u, tile, at); \
         break;
 
-static TARGET void avx512_tile(const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens, float *out,
-                               uint8_t *memory, Plain scratch) {
+TARGET void fourbit_avx512_tile(const Matrix *m, int64_t first, int64_t count, const Panels *p, int64_t tokens, float *out,
+                                uint8_t *memory, Plain scratch) {
     (void)scratch;
     Tile tile = tile_at(memory, p->blocks);
     const int64_t bytes = unit_bytes(m->kind), units = (m->row_bytes + bytes - 1) / bytes;

@@ -5,7 +5,10 @@
  * products begin: codes of weights are stored with an offset (8, 128, or 32 with Q6_K's half blocks), so a sum begins
  * at -offset * the sum of the activations' codes.
  */
-#include "common.h"
+#ifndef FOURBIT_PANELS_H
+#define FOURBIT_PANELS_H
+
+#include "activations.h"
 
 enum Start { START_8, START_128, START_32, STARTS };
 
@@ -52,7 +55,7 @@ static void panel_fill(const Panels *p, const Activations *a, int64_t panel) {
     }
 }
 
-UNUSED INLINE int start_of(int64_t kind) { return kind == Q4_0 ? START_8 : kind == Q6_K ? START_32 : START_128; }
+INLINE int start_of(int64_t kind) { return kind == Q4_0 ? START_8 : kind == Q6_K ? START_32 : START_128; }
 
 /* A tile is a few rows (at most 32) of weights side by side, unpacked: codes (blocks, 8, rows, 4), scale and least (blocks
  * or half blocks, rows). It stays in the second-level cache while all panels pass. */
@@ -65,7 +68,9 @@ typedef struct {
 
 static int64_t tile_bytes(int64_t blocks) { return TILE_ROWS * blocks * (BLOCK + 4 * 2 + 4 * 2); }
 
-UNUSED static Tile tile_at(uint8_t *memory, int64_t blocks) {
+static Tile tile_at(uint8_t *memory, int64_t blocks) {
     float *scale = (float *)(memory + TILE_ROWS * blocks * BLOCK);
     return (Tile){memory, scale, scale + 2 * TILE_ROWS * blocks};
 }
+
+#endif

@@ -3,7 +3,9 @@
  * x = scale * code + r with |r| <= scale / 2 = max|x| / 254. A block with an infinity or a NaN gets the scale NaN, so that
  * every result that depends on it is NaN; one whose largest value is below 2^-120 becomes zero.
  */
-#include "common.h"
+#ifndef FOURBIT_ACTIVATIONS_H
+#define FOURBIT_ACTIVATIONS_H
+
 #include "half.h"
 
 enum { PADDED_BLOCKS = 16, MOST_COPIED = 3 };
@@ -47,7 +49,7 @@ static void *activations_new(Activations *a, const float *x, int64_t tokens, int
 INLINE int64_t copies_at(const Activations *a, int64_t token) { return a->again + token * a->copies * (a->columns / BLOCK); }
 
 /* Fill the copies, in every order that is used with them. */
-UNUSED static void copy_token(const Activations *a, int64_t token) {
+static void copy_token(const Activations *a, int64_t token) {
     int64_t blocks = a->columns / BLOCK, all = a->copies * blocks, first = copies_at(a, token), at = token * a->blocks;
     for (int64_t to = first; to < first + all; to += blocks) {
         memcpy(a->codes + to * BLOCK, a->codes + at * BLOCK, (size_t)(blocks * BLOCK));
@@ -65,7 +67,7 @@ UNUSED static void copy_token(const Activations *a, int64_t token) {
 }
 
 /* Where byte i of four blocks goes. */
-UNUSED static void arrange_token(const Activations *a, int64_t token) {
+static void arrange_token(const Activations *a, int64_t token) {
     const int8_t *from = a->codes + token * a->blocks * BLOCK;
     for (int order = 0; order < NATURAL; order++) {
         if (!a->arranged[order]) continue;
@@ -119,3 +121,5 @@ INLINE void round_token(const Activations *a, int64_t token) {
         a->sum[at] = a->scale[at] * (float)a->code_sum[at];
     }
 }
+
+#endif

@@ -3,6 +3,9 @@
  * This is the definition of the formats in code: short, portable, and slower than it could be. The kernels for one
  * instruction set do the same in registers; the scalar kernels and the tiles of matrices without a faster way use this.
  */
+#ifndef FOURBIT_UNPACK_H
+#define FOURBIT_UNPACK_H
+
 #include "formats.h"
 #include "half.h"
 
@@ -47,7 +50,7 @@ static void six_bits(const uint8_t *packed, uint8_t *s, uint8_t *m) {
 }
 
 /* The same in registers, a byte each: all four of a 32-bit number at once. */
-UNUSED INLINE void six_bits_at_once(const uint8_t *packed, uint64_t *scales, uint64_t *minima) {
+INLINE void six_bits_at_once(const uint8_t *packed, uint64_t *scales, uint64_t *minima) {
     uint32_t a, b, c;
     memcpy(&a, packed, 4);
     memcpy(&b, packed + 4, 4);
@@ -140,3 +143,5 @@ static void decode_row(const Matrix *m, int64_t row, Plain scratch, float *out) 
             out[c] = scratch.scale[c / step] * (float)scratch.codes[c] + scratch.least[c / step];
     }
 }
+
+#endif

@@ -7,10 +7,13 @@
  * Rows go one after the other, so that memory is read as one stream: with two rows side by side, 2 KB apart, Zen 4's
  * prefetchers found half the bandwidth.
  */
-#if defined(__x86_64__) || defined(_M_X64)
+#ifndef FOURBIT_ROWS_AVX512_H
+#define FOURBIT_ROWS_AVX512_H
+
 #include <immintrin.h>
 
-#undef TARGET
+#include "isa.h"
+
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")))
 
 enum { UNIT = 16 };
