@@ -23,7 +23,7 @@ from fourbit.errors import KernelError, ModelError
 from fourbit.kernels.native import isas
 from fourbit.llm.artifact import ArtifactFile, save_artifact
 from fourbit.llm.config import LlmConfig
-from fourbit.llm.decoder import ALIKE
+from fourbit.llm.decoder import CHUNK, FEW, MANY, pieces
 from fourbit.llm.engine import Engine, decode_together
 from fourbit.llm.folder import CheckpointFolder
 from fourbit.llm.generation import generate
@@ -274,20 +274,40 @@ def test_what_was_cut_off_leaves_no_trace(four_bits: Path) -> None:
     one.truncate(60)
     other = one.fork()
     other.forward(tokens[:60])
-    # the 60 were read among 128 the first time: the same tiles, the same bits
     for size in (1, 2, 40, 130):
         assert torch.equal(one.forward(some(size, seed=size)), other.forward(some(size, seed=size)))
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cuts=st.lists(st.integers(1, 199), max_size=6))
-def test_pieces_change_packed_matrices_products_by_their_rounding(four_bits: Path, cuts: list[int]) -> None:
-    """Many tokens are multiplied in another order of sums than a few, after which numbers may round to other codes."""
-    tokens, whole = some(200), Engine.open(four_bits)
-    wanted = whole.forward(tokens, every=True)
-    other = whole.fork()
-    borders = [0, *sorted({*cuts}), 200]
-    found = torch.cat([other.forward(tokens[start:end], every=True) for start, end in itertools.pairwise(borders)])
+@given(st.integers(1, 700))
+def test_a_text_is_read_in_pieces_of_many(length: int) -> None:
+    parts = pieces(range(length))
+    assert [token for part in parts for token in part] == list(range(length))
+    assert all(len(part) <= CHUNK for part in parts)
+    assert len(parts) == 1 or all(len(part) >= MANY for part in parts)
+    assert len(parts) == -(-length // CHUNK)
+
+
+@pytest.mark.parametrize("kind", QUANTIZED)
+@pytest.mark.parametrize("isa", [*instruction_sets(), "numba"])
+def test_many_tokens_get_the_same_in_whatever_pieces(kind: str, isa: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """Bit for bit, so that a prompt that is partly in the cache is answered as if it were not."""
+    if isa != "numba":
+        monkeypatch.setenv("FOURBIT_ISA", isa)
+    path = as_kind(tmp_path / "model.gguf", replace(SMALL, kv_heads=4), kind)
+    one = Engine.open(path, backend="numba" if isa == "numba" else "c")
+    two, tokens = one.fork(), some(190)
+    wanted = one.forward(tokens, every=True)
+    sizes = (MANY, MANY + 1, 17, 40, 100, 190 - 100 - 66 - MANY)
+    assert sum(sizes) == 190
+    parts = [two.forward(tokens[two.length : two.length + size], every=True) for size in sizes]
+    assert torch.equal(torch.cat(parts), wanted)
+
+
+def test_a_few_tokens_differ_from_many_by_their_rounding(four_bits: Path) -> None:
+    """Sums have another order, after which numbers may round to other codes."""
+    tokens, one = some(60), Engine.open(four_bits)
+    wanted, two = one.forward(tokens, every=True), one.fork()
+    found = torch.stack([two.forward([token]) for token in tokens])
     model = assemble(GgufFile(four_bits))
     with rounded_inputs(model):
         rounded = logits_of(model, tokens)
@@ -304,11 +324,11 @@ def test_a_few_tokens_get_what_each_gets_alone(kind: str, isa: str, tmp_path: Pa
     config = replace(SMALL, heads=8, kv_heads=1, width=256, head_width=32, ff=768)
     one = Engine.open(as_kind(tmp_path / "model.gguf", config, kind), backend="numba" if isa == "numba" else "c")
     assert one.kernel.isa == isa
-    two, tokens = one.fork(), some(140 + 4 * ALIKE)
+    two, tokens = one.fork(), some(140 + 4 * FEW)
     one.forward(tokens[:140]), two.forward(tokens[:140])
-    for start in range(140, len(tokens), ALIKE):
-        together = one.forward(tokens[start : start + ALIKE], every=True)
-        alone = [two.forward([token]) for token in tokens[start : start + ALIKE]]
+    for start in range(140, len(tokens), FEW):
+        together = one.forward(tokens[start : start + FEW], every=True)
+        alone = [two.forward([token]) for token in tokens[start : start + FEW]]
         assert torch.equal(together, torch.stack(alone))
 
 

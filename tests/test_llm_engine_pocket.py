@@ -125,7 +125,7 @@ def test_the_second_question_reads_only_what_is_new(engine: Engine) -> None:
     held = engine.length
     talk += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And without eggs?"}]
     made = chat(engine, talk, limit=4)
-    assert made.usage.reused_tokens >= held - 2
+    assert made.usage.reused_tokens >= held - 8
     list(made)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fourbit.errors import ModelError
 from fourbit.llm.config import LlmConfig
-from fourbit.llm.decoder import ALIKE
+from fourbit.llm.decoder import FEW
 from fourbit.llm.engine import Engine
 from fourbit.llm.generation import Piece, StopStrings, chat, generate
 from fourbit.llm.gguf_file import GgufFile
@@ -272,20 +272,36 @@ def test_a_full_context_ends_the_text(engine: Engine) -> None:
     assert small.length == 12
 
 
-def test_a_prompt_reads_only_what_is_new(engine: Engine) -> None:
-    engine = engine.fork()
-    first = [piece.token for piece in generate(engine, prompt(40), limit=5, stop_tokens=())]
-    longer = [*prompt(40), *first[:3], *prompt(4, seed=9)]
-    made = generate(engine, longer, limit=4, stop_tokens=())
-    assert made.usage.reused_tokens == 43
+@pytest.mark.parametrize("model", ["engine", "four_bits"])
+def test_a_prompt_reads_only_what_is_new(model: str, request: pytest.FixtureRequest) -> None:
+    """And gets the same text, bit for bit, as if it were read whole: its last tokens are read again for that."""
+    engine = request.getfixturevalue(model).fork()
+    list(generate(engine, prompt(40), limit=5, stop_tokens=()))
+    longer = [*prompt(40)[:33], *prompt(14, seed=9)]
+    made = generate(engine, longer, limit=40, stop_tokens=())
+    assert made.usage.reused_tokens == 33
     pieces = list(made)
-    assert pieces == list(generate(engine.fork(), longer, limit=4, stop_tokens=()))
-    again = generate(engine, longer, limit=4, stop_tokens=())  # all but the last, which has to be read for its logits
-    assert again.usage.reused_tokens == len(longer) - 1
+    assert pieces == list(generate(engine.fork(), longer, limit=40, stop_tokens=()))
+    again = generate(engine, longer, limit=40, stop_tokens=())
+    assert again.usage.reused_tokens == 47 - 8
     assert list(again) == pieces
-    other = generate(engine, prompt(7, seed=5), limit=4, stop_tokens=())
-    assert other.usage.reused_tokens == 0
-    assert list(other) == list(generate(engine.fork(), prompt(7, seed=5), limit=4, stop_tokens=()))
+    shorter = generate(engine, longer[:30], limit=40, stop_tokens=())
+    assert shorter.usage.reused_tokens == 22
+    assert list(shorter) == list(generate(engine.fork(), longer[:30], limit=40, stop_tokens=()))
+    for other in (prompt(7, seed=5), longer[:5], [*longer[:7], *prompt(20, seed=6)]):
+        made = generate(engine, other, limit=40, stop_tokens=())
+        assert made.usage.reused_tokens == 0
+        assert list(made) == list(generate(engine.fork(), other, limit=40, stop_tokens=()))
+
+
+def test_an_answer_is_not_read_again_when_the_talk_goes_on(engine: Engine) -> None:
+    engine = engine.fork()
+    first = [piece.token for piece in generate(engine, prompt(20), limit=12, stop_tokens=())]
+    made = generate(engine, [*prompt(20), *first, *prompt(10, seed=9)], limit=4, stop_tokens=())
+    assert made.usage.reused_tokens == 31  # all that was read: the last token of an answer never is
+    assert list(made) == list(
+        generate(engine.fork(), [*prompt(20), *first, *prompt(10, seed=9)], limit=4, stop_tokens=())
+    )
 
 
 def test_a_text_that_is_closed_leaves_the_engine_ready(engine: Engine) -> None:
@@ -342,10 +358,10 @@ def test_what_cannot_be_generated_is_told_before_anything_is_read(engine: Engine
     assert engine.length == 0
 
 
-def test_a_seed_draws_the_same_text(engine: Engine) -> None:
+def test_a_seed_draws_the_same_text(four_bits: Engine) -> None:
     warm = Sampling(temperature=1.0, top_p=0.95, seed=5)
     one, two, other = (
-        [p.token for p in generate(engine, prompt(5), sampling, limit=12, stop_tokens=())]
+        [p.token for p in generate(four_bits, prompt(25), sampling, limit=40, stop_tokens=())]
         for sampling in (warm, warm, replace(warm, seed=6))
     )
     assert one == two != other
@@ -393,7 +409,7 @@ def test_speculation_changes_no_token(engine: Engine, four_bits: Engine, data: s
     In float16 with any number of guesses, in 4 bits with as many as keep every bit.
     """
     count = data.draw(st.integers(1, 8))
-    model = four_bits if count < ALIKE and data.draw(st.booleans()) else engine
+    model = four_bits if count < FEW and data.draw(st.booleans()) else engine
     seed, limit = data.draw(st.integers(0, 3)), data.draw(st.integers(1, 140))
     whole = [piece.token for piece in generate(model, prompt(20, seed), limit=limit, stop_tokens=())]
     random = np.random.default_rng(data.draw(st.integers(0, 2**32)))

@@ -6,6 +6,7 @@ tokens are in a cache; and the rotation turns neighbors where the file stores th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,19 @@ from fourbit.llm.model import frequencies
 from fourbit.llm.weights import LayerWeights, Weights
 
 CHUNK = 128  # tokens that are read together: the kernels' tiles are full, and what lies between the layers is small
-ALIKE = 3  # so many tokens get, bit for bit, what each would get alone; in larger numbers sums have another order
-_FEW = 16  # so many tokens, as decoding reads them, keep their buffers
+# The kernels sum in one order for a few tokens and in another for many. Up to FEW in one pass get, bit for bit, what
+# each would get alone; with MANY or more, what a token gets does not depend on how many they are.
+FEW, MANY = 3, 8
+_KEPT = 16  # so many tokens, as decoding reads them, keep their buffers
+
+
+def pieces(tokens: Sequence[int]) -> list[Sequence[int]]:
+    """Cut a text into passes of at most CHUNK tokens, none but a short text's only one with fewer than MANY."""
+    count = -(-len(tokens) // CHUNK)
+    borders = [i * CHUNK for i in range(count)] + [len(tokens)]
+    if count > 1 and borders[-1] - borders[-2] < MANY:
+        borders[-2] -= MANY
+    return [tokens[start:end] for start, end in itertools.pairwise(borders)]
 
 
 class _Buffers:
@@ -64,7 +76,7 @@ class Decoder:
         places = list(range(caches[0].length, caches[0].length + count)) if one else [c.length for c in caches]
         angles = torch.tensor(places, dtype=torch.float32)[:, None] * self._turns  # (T, head_width / 2)
         cos, sin = angles.cos(), angles.sin()
-        if one and count > ALIKE:
+        if one and count > FEW:
             parts = [(caches[0], places[0], *buffers.rows(0, count))]
         else:
             parts = [(caches[0 if one else i], place, *buffers.rows(i, i + 1)) for i, place in enumerate(places)]
@@ -89,7 +101,7 @@ class Decoder:
 
     def _buffers(self, count: int) -> _Buffers:
         """Return the buffers for `count` tokens: of a few they are kept, of many only those of the last count."""
-        if count <= _FEW:
+        if count <= _KEPT:
             if count not in self._few:
                 self._few[count] = _Buffers(self._config, count)
             return self._few[count]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fourbit import kernels
 from fourbit.errors import ModelError
-from fourbit.llm.decoder import CHUNK, Decoder
+from fourbit.llm.decoder import MANY, Decoder, pieces
 from fourbit.llm.kv_cache import KVCache
 from fourbit.llm.tokenizer import Tokenizer
 from fourbit.llm.weights import open_weights
@@ -104,14 +104,16 @@ class Engine:
         self._cache.truncate(length)
         del self.tokens[length:]
 
-    def reuse(self, prompt: Sequence[int]) -> int:
+    def reuse(self, prompt: Sequence[int], again: int = MANY) -> int:
         """Begin a text: keep of the cache what it shares with a prompt, and return how many tokens that is.
 
-        The prompt's last token is never among them: it has to be read for what comes after it.
+        The prompt's last tokens, `again` at least, are not kept: one has to be read for what comes after it, and MANY
+        so that a prompt that is read a second time gets the same logits, bit for bit.
         """
-        same, most = 0, min(self.length, len(prompt) - 1)
+        same, most = 0, min(self.length, len(prompt) - again)
         while same < most and self.tokens[same] == prompt[same]:
             same += 1
+        same = same if same >= again else 0  # fewer were not read among so many
         self.truncate(same)
         self.text += 1
         return same
@@ -144,8 +146,7 @@ class Engine:
             )
         found = []
         try:
-            for start in range(0, len(tokens), CHUNK):
-                part = tokens[start : start + CHUNK]
+            for part in pieces(tokens):
                 states = self._decoder.read(part, [self._cache])
                 self.tokens.extend(part)
                 if every:

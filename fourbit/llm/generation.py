@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fourbit.errors import ModelError
+from fourbit.llm.decoder import pieces
 from fourbit.llm.sampling import GREEDY, Sampling, sample
 
 if TYPE_CHECKING:
     from fourbit.llm.engine import Engine
     from fourbit.llm.speculative import Speculation
 
-CHUNK = 128  # tokens of a prompt between two questions whether to go on; enough for the kernels' tiles
 _MOST_STOPS = 16
 _LONGEST_STOP = 256  # characters
 
@@ -131,7 +131,11 @@ def generate(
     speculation: Speculation | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Generation:
-    """Continue a prompt. What the engine's cache already has of its beginning is not read again.
+    """Continue a prompt. What the engine's cache already has of its beginning is not read again, but for 8 tokens.
+
+    The same prompt with the same sampling and seed gives the same text, whatever of the prompt was read before as part
+    of another. (An answer's tokens were read one by one: a conversation that goes on behind them may differ in the last
+    bits from one that is read anew.)
 
     Args:
         tokens: the prompt; see `engine.tokenizer.encode` and, for a conversation, :func:`chat`.
@@ -184,10 +188,10 @@ def _tokens(
 ) -> Iterator[int]:
     """Read what the cache lacks of the prompt, then choose and read token after token, up to `most`."""
     source = sampling.generator()
-    for start in range(engine.length, len(prompt), CHUNK):
+    for piece in pieces(prompt[engine.length :]):
         if cancelled():
             return
-        logits = engine.forward(prompt[start : start + CHUNK])
+        logits = engine.forward(piece)
     token = sample(logits, sampling, source, prompt)
     yield token
     if speculation is not None:

@@ -5,7 +5,7 @@ decoding (Saxena, https://github.com/apoorvumang/prompt-lookup-decoding). A gues
 bytes, and decoding is bound by bytes: so a pass over five tokens takes hardly longer than one over a single token.
 
 The greedy text is that of plain greedy decoding: a guessed token is kept only where it is the one that the model
-chooses after the tokens before it. With up to `decoder.ALIKE` - 1 guesses at a time that holds bit for bit, since the
+chooses after the tokens before it. With up to `decoder.FEW` - 1 guesses at a time that holds bit for bit, since the
 kernels give so few tokens the logits that each would get alone. More of them are multiplied in tiles, whose sums have
 another order: then it holds but for tokens whose logits tie within the rounding of 8-bit activations.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fourbit.errors import ModelError
-from fourbit.llm.decoder import ALIKE
+from fourbit.llm.decoder import FEW
 
 if TYPE_CHECKING:
     from fourbit.llm.engine import Engine
@@ -72,7 +72,7 @@ class DraftModel:
         count = min(count, engine.context - len(tokens))
         if count < 1:
             return []
-        new = list(tokens[engine.reuse(tokens) :])
+        new = list(tokens[engine.reuse(tokens, again=1) :])
         while len(found) < count:
             found.append(int(engine.forward(new).argmax()))
             new = found[-1:]
@@ -82,7 +82,7 @@ class DraftModel:
 class Speculation:
     """Greedy text by guesses that the model checks, `count` at a time. `passes`, `guessed` and `kept` add up."""
 
-    def __init__(self, guesser: Guesser, count: int = ALIKE - 1) -> None:
+    def __init__(self, guesser: Guesser, count: int = FEW - 1) -> None:
         if not 1 <= count <= _MOST_GUESSED:
             raise ModelError(f"{count} tokens cannot be guessed at once; take 1 to {_MOST_GUESSED}")
         self._guesser, self._count = guesser, count
