@@ -77,6 +77,7 @@ def files(data: Data) -> dict[str, str]:
             f"file.{name}.header.share": f"{100 * one['header'] / one['bytes']:.2g}",
             f"file.{name}.tensors": f"{one['tensors']:,}",
             f"file.{name}.entries": f"{one['entries']}",
+            f"file.{name}.grown": f"{one['grown'] / 1e6:.0f}",
         }
     return found
 

@@ -41,6 +41,7 @@ from fourbit.llm.loading import load
 from fourbit.llm.plan import plan_file
 from fourbit.llm.registry import locate
 from fourbit.llm.texts import EVALUATION, novel
+from fourbit.measure.memory import resident
 from fourbit.measure.reading import Reader
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -191,15 +192,18 @@ def run(path: Path, context: int, prompt: int, kv: str = "f16", threads: int = 1
 def anatomy(hollow: Path) -> dict[str, Any]:
     """What the headers of the two files hold."""
     found = {}
-    for name, path in (("pocket", source().path), ("hollow", hollow)):
+    read_header = lab()["read_header"]
+    for name, path in (("hollow", hollow), ("pocket", source().path)):
+        before = resident()
         data = torch.from_numpy(np.memmap(path, np.uint8, "c"))
-        header = lab()["read_header"](data)
+        header = read_header(data)
+        grown = resident() - before
         first = min(tensor["start"] for tensor in header["tensors"].values())
         kinds: dict[str, int] = {}
         for tensor in header["tensors"].values():
             kind = lab()["KINDS"][tensor["kind"]][0]
             kinds[kind] = kinds.get(kind, 0) + tensor["bytes"]
-        counts = {"tensors": len(header["tensors"]), "entries": len(header["metadata"])}
+        counts = {"tensors": len(header["tensors"]), "entries": len(header["metadata"]), "grown": grown}
         found[name] = {"bytes": len(data), "header": first, "kinds": kinds, **counts}
     return found
 

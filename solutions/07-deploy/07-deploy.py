@@ -348,9 +348,9 @@ def decode_blocks(data, kind):
 # A scale of 16 bits for 32 weights is half a bit per weight. The *K* formats quantize the scales as well: 256 weights
 # share one or two float16 numbers, and each group of 32 (or 16) has a small integer scale.
 #
-# **Q4_K**, 144 bytes: $d$, $d_\min$ (float16), 12 bytes with eight scales $s_i$ and eight minima $m_i$ of **6 bits**,
-# 128 bytes of codes. A weight of group $i$ is $d\,s_i\,q - d_\min\,m_i$. The 12 bytes, bit by bit (a letter is a group,
-# capital for its scale and small for its minimum):
+# **Q4_K**, 144 bytes: $d$, $d_{\min}$ (float16), 12 bytes with eight scales $s_i$ and eight minima $m_i$ of **6 bits**,
+# 128 bytes of codes. A weight of group $i$ is $d\,s_i\,q - d_{\min}\,m_i$. The 12 bytes, bit by bit (a letter is a
+# group, capital for its scale and small for its minimum):
 #
 # | bytes | bits, high to low | hold |
 # |---|---|---|
