@@ -975,11 +975,7 @@ FAST = Exercise(
             (f"first = {C_FIRST}", f"first = {C_SECOND}"),
             (f"second = {C_SECOND}", f"second = {C_FIRST}"),
             (C_PLAIN, "(w[j] >> 4) * a[j] + (w[j] & 15) * a[j + 32]"),
-            ("np.int32(byte & 15) * np.int32(codes[g, j])", "np.int32(byte >> 4) * np.int32(codes[g, j])"),
-            (
-                "np.int32(byte >> 4) * np.int32(codes[g, j + HALF])",
-                "np.int32(byte & 15) * np.int32(codes[g, j + HALF])",
-            ),
+            ("low, high = np.int32(byte & 15)", "high, low = np.int32(byte & 15)"),
         ),
         mistake(
             "shifted-without-mask",
@@ -990,9 +986,9 @@ FAST = Exercise(
             (f"second = {C_SECOND}", "second = _mm256_srli_epi16(bytes, 4)"),
             (C_PLAIN, "(w[j] & 15) * a[j] + ((w[j] | (j % 2 ? 0 : w[j + 1] << 8)) >> 4 & 255) * a[j + 32]"),
             (
-                "dot += np.int32(byte >> 4)",
+                "low, high = np.int32(byte & 15), np.int32(byte >> 4)",
                 "beyond = np.int32(packed[row, g, j + 1]) << 8 if j % 2 == 0 else 0\n"
-                "                        dot += np.int32((byte | beyond) >> 4 & 255)",
+                "                        low, high = np.int32(byte & 15), np.int32((byte | beyond) >> 4 & 255)",
             ),
         ),
         mistake(
