@@ -1,8 +1,9 @@
 /* Threads that wait in the kernel, not in a loop: an idle pool costs nothing, and a busy neighbor is not slowed down.
  *
- * A region is a counter of chunks. Whoever is free takes the next chunk, so a thread that the system holds back delays
- * the region by one chunk at most. The caller works too, and does not wait for a thread that has not woken up by the time
- * the chunks are gone. Threads start when they are first needed, in each process for itself: a child made by fork()
+ * Each thread of a region has a share of the chunks, one behind the other, so that it reads memory in one stream. When its
+ * own are gone it takes the next ones of others, so a thread that the system holds back delays the region by one chunk at
+ * most. The caller works too, and does not wait for a thread that has not woken up by the time the chunks are gone. Threads
+ * start when they are first needed, in each process for itself: a child made by fork()
  * has none of its parent's, and starts with an empty pool.
  */
 #include "pool.h"
@@ -34,6 +35,11 @@ static void wait_for(Signal *s, Lock *l) { pthread_cond_wait(s, l); }
 static void wake_one(Signal *s) { pthread_cond_signal(s); }
 #endif
 
+/* Chunks next ... end - 1 are still to be taken. A cache line each: neighbors would slow each other down. */
+typedef struct {
+    int64_t next, end, padding[6];
+} Share;
+
 typedef struct {
     Lock busy; /* held by the one caller that has a region; others work alone meanwhile */
     Lock lock; /* guards what follows */
@@ -44,14 +50,19 @@ typedef struct {
     int inside;         /* threads that are working */
     Task task;
     void *context;
-    int64_t chunks, next;
+    int parts;
 } Pool;
+
+static Share shares[MOST_THREADS];
 
 static const Pool EMPTY = {.busy = LOCK_INIT, .lock = LOCK_INIT, .work = SIGNAL_INIT, .done = SIGNAL_INIT};
 static Pool pool = {.busy = LOCK_INIT, .lock = LOCK_INIT, .work = SIGNAL_INIT, .done = SIGNAL_INIT};
 
-static void take_chunks(Task task, void *context, int64_t chunks, int worker) {
-    for (int64_t c; (c = __atomic_fetch_add(&pool.next, 1, __ATOMIC_RELAXED)) < chunks;) task(context, c, worker);
+static void take_chunks(Task task, void *context, int parts, int worker) {
+    for (int i = 0; i < parts; i++) {
+        Share *share = shares + (worker + i) % parts;
+        for (int64_t c; (c = __atomic_fetch_add(&share->next, 1, __ATOMIC_RELAXED)) < share->end;) task(context, c, worker);
+    }
 }
 
 static void serve(void) {
@@ -65,9 +76,9 @@ static void serve(void) {
         int worker = ++pool.entered;
         Task task = pool.task;
         void *context = pool.context;
-        int64_t chunks = pool.chunks;
+        int parts = pool.parts;
         unlock(&pool.lock);
-        take_chunks(task, context, chunks, worker);
+        take_chunks(task, context, parts, worker);
         lock(&pool.lock);
         if (--pool.inside == 0) wake_one(&pool.done);
     }
@@ -115,11 +126,13 @@ void run_chunks(Task task, void *context, int64_t chunks, int threads) {
     }
     while (pool.alive < helpers && start_thread()) pool.alive++;
     lock(&pool.lock);
-    pool.task = task, pool.context = context, pool.chunks = chunks, pool.next = 0;
-    pool.number++, pool.entered = 0, pool.seats = (int)smaller(helpers, pool.alive);
+    const int parts = (int)smaller(helpers, pool.alive) + 1;
+    for (int i = 0; i < parts; i++) shares[i].next = chunks * i / parts, shares[i].end = chunks * (i + 1) / parts;
+    pool.task = task, pool.context = context, pool.parts = parts;
+    pool.number++, pool.entered = 0, pool.seats = parts - 1;
     for (int i = 0; i < pool.seats; i++) wake_one(&pool.work);
     unlock(&pool.lock);
-    take_chunks(task, context, chunks, 0);
+    take_chunks(task, context, parts, 0);
     lock(&pool.lock);
     pool.seats = 0; /* nobody enters any more */
     while (pool.inside) wait_for(&pool.done, &pool.lock);
