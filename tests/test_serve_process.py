@@ -207,12 +207,16 @@ def head(length: int) -> bytes:
 WHOLE = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /he", WHOLE[:-2], WHOLE + b"G"])
-def test_an_unfinished_request_head_is_cut_off(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+@pytest.mark.parametrize("sent", [[b""], [b"GET /he"], [WHOLE[:-2]], [WHOLE + b"G"], [WHOLE, b"G"]])
+def test_an_unfinished_request_head_is_cut_off(monkeypatch: pytest.MonkeyPatch, sent: list[bytes]) -> None:
+    """The first one of a connection, and one after an answer."""
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
     with in_this_process(Talkative(), Policy()) as (port, _), socket.create_connection(("127.0.0.1", port)) as link:
         link.settimeout(PATIENCE)
-        link.sendall(sent)
+        link.sendall(sent[0])
+        for more in sent[1:]:
+            assert link.recv(2**16).startswith(b"HTTP/1.1 200")
+            link.sendall(more)
         with contextlib.suppress(ConnectionResetError):
             while link.recv(2**16):
                 pass
