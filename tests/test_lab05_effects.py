@@ -58,6 +58,12 @@ def test_four_bits_are_slower_until_the_layout_fits(stored: dict[str, Any]) -> N
     assert ms["dense"] > 3 * ms["C, intrinsics"]
 
 
+def test_integers_pay_only_where_they_stay_small(stored: dict[str, Any]) -> None:
+    ms = stored["ladder"]["ms"]
+    assert ms["numba, 64-bit integers"] > 0.8 * ms["numba, layout"]
+    assert ms["numba, 64-bit integers"] > 1.3 * ms["numba, integers"]
+
+
 def test_the_fastest_rung_is_in_the_reach_of_maintained_engines(stored: dict[str, Any]) -> None:
     ms = stored["ladder"]["ms"]
     assert 0.6 < ms["onnxruntime"] / ms["C, intrinsics"] < 2
@@ -82,7 +88,8 @@ def test_every_kernel_of_the_ladder_computes_the_product(stored: dict[str, Any])
     """Float kernels up to rounding; 8-bit activations change the result by half a percent, 4-bit weights by nine."""
     error = stored["ladder"]["error"]
     assert max(error[name] for name in ("C, loops", "loops", "numba, layout", "numba, length at run time")) < 1e-5
-    integers = [error[name] for name in ("numba, integers", "C, plain", "C, intrinsics", "onnxruntime")]
+    names = ("numba, integers", "numba, 64-bit integers", "C, plain", "C, intrinsics", "onnxruntime")
+    integers = [error[name] for name in names]
     assert max(integers) < 0.01 < 0.08 < error["dense"]
     assert max(integers) == pytest.approx(min(integers), rel=0.01)
 

@@ -23,7 +23,8 @@ NAMES = {  # of the file, of the values, of the figures
     "dense": ("dense", "dense float32"),
     "numba, length at run time": ("any", "numba, length known at run time"),
     "numba, layout": ("layout", "numba, layout"),
-    "numba, integers": ("integers", "numba, integers"),
+    "numba, 64-bit integers": ("growing", "numba, integers that grow to 64 bits"),
+    "numba, integers": ("integers", "numba, integers of 32 bits"),
     "C, plain": ("plain", "C, plain loops over the layout"),
     "C, intrinsics": ("fast", "C, intrinsics"),
     "onnxruntime": ("onnx", "ONNX Runtime"),
@@ -90,7 +91,7 @@ def times(data: Data) -> dict[str, str]:
             f"{key}.cycles": f"{cycles(data, name):.2f}",
         }
     found["ladder"] = f"{spans['materialize'] / spans['C, intrinsics']:.0f}"
-    found["plain.over"] = f"{spans['numba, integers'] / spans['C, plain']:.1f}"
+    found["growing.over"] = f"{spans['numba, 64-bit integers'] / spans['numba, integers']:.1f}"
     found["any.slower"] = f"{spans['numba, length at run time'] / spans['numba, layout']:.1f}"
     found["clock"] = f"{data['ladder']['clock'] / 1e9:.2f}"
     found["fma"] = f"{data['ladder']['fma_cycles']:.1f}"

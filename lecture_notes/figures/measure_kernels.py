@@ -99,6 +99,23 @@ def gemv_any_length(packed: Array, scale: Array, zero: Array, x: Array, sums: Ar
     return y
 
 
+@njit
+def gemv_growing(packed: Array, scale: Array, zero: Array, codes: Array, code_scale: Array, code_sum: Array) -> Array:
+    """The lab's numba kernel with integers, whose sum is not cast back to 32 bits."""
+    rows, groups, _ = packed.shape
+    y = np.zeros(rows, np.float32)
+    for row in range(rows):
+        total = np.float32(0)
+        for g in range(groups):
+            dot = np.int32(0)
+            for j in range(32):
+                byte = packed[row, g, j]
+                dot += np.int32(byte & 15) * np.int32(codes[g, j]) + np.int32(byte >> 4) * np.int32(codes[g, j + 32])
+            total += scale[row, g] * code_scale[g] * np.float32(dot - np.int32(zero[row, g]) * code_sum[g])
+        y[row] = total
+    return y
+
+
 def texts(lab: Lab) -> dict[str, str]:
     """The lab's C kernel, and the same without intrinsics."""
     source = HEADER + lab["gemv_fast"]._write("c")
@@ -205,6 +222,7 @@ def ladder(lab: Lab) -> dict[str, Any]:
         "dense": lambda: torch.mv(layer.dense, torch.from_numpy(layer.x)),
         "numba, length at run time": layer.floats(gemv_any_length),
         "numba, layout": layer.floats(lab["gemv_numba"]),
+        "numba, 64-bit integers": layer.whole(gemv_growing),
         "numba, integers": layer.whole(integers),
         "C, plain": layer.whole(c["C, plain"]),
         "C, intrinsics": layer.whole(c["C, intrinsics"]),
@@ -294,7 +312,7 @@ def gemm_tiled(
                 for t in range(first, stop):
                     dot = np.int32(0)
                     for j in range(64):
-                        dot += np.int32(unpacked[j]) * np.int32(codes[t, g, j])
+                        dot = np.int32(dot + np.int32(unpacked[j]) * np.int32(codes[t, g, j]))
                     centered = np.float32(dot - np.int32(zero[row, g]) * code_sum[t, g])
                     y[t, row] += scale[row, g] * code_scale[t, g] * centered
 
