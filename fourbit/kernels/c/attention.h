@@ -146,59 +146,76 @@ INLINE TARGET void ON(outer)(Lanes sums[TOGETHER], const float *x, const float *
     }
 }
 
-/* LANES queries of one key head, from query `first` on. Queries behind the last repeat it; their results are not written. */
-INLINE TARGET void ON(attend_many)(const Attention *a, int64_t head, int64_t first, float *scratch) {
-    const CacheLayer *c = a->cache;
-    const int64_t width = c->width, shared = shared_heads(a), last = a->tokens * shared - 1;
-    const int64_t padded = rounded_up(width, TOGETHER);
-    float *tile = scratch, *turned = tile + TILE_POSITIONS * width, *mixed = turned + width * LANES;
-    float *weights = mixed + padded * LANES, scale = 1.0f / sqrtf((float)width);
-    Ints seen; /* the last position that each query sees */
+/* LANES queries of one key head, from query `first` on: channel i of all of them at turned[i * LANES], times `scale`. Queries
+ * behind the last repeat it; their results are not written. Returns the last position that each query sees. */
+INLINE TARGET Ints ON(turn_queries)(const Attention *a, int64_t head, int64_t first, float scale, float *turned) {
+    const int64_t shared = shared_heads(a), last = a->tokens * shared - 1;
+    Ints seen = {0};
     for (int q = 0; q < LANES; q++) {
         int64_t query = smaller(first + q, last);
         seen[q] = (int32_t)(a->start + query / shared);
         const float *from = a->queries + query_at(a, head, query);
-        for (int64_t i = 0; i < width; i++) turned[i * LANES + q] = from[i] * scale;
+        for (int64_t i = 0; i < a->cache->width; i++) turned[i * LANES + q] = from[i] * scale;
     }
-    memset(mixed, 0, (size_t)(padded * LANES) * sizeof(float));
-    Lanes largest = ON(all)(-INFINITY), sum = {0};
+    return seen;
+}
+
+/* Scores of the positions from `p` on, `count` keys in `rows`, -infinity where a query does not see; returns the largest. */
+INLINE TARGET Lanes ON(score_tile)(const float *turned, const float *rows, int64_t width, int64_t p, int64_t count, Ints seen,
+                                   Lanes most, float *scores) {
+    for (int64_t i = 0; i < count; i += TOGETHER) {
+        const int64_t here = smaller(TOGETHER, count - i);
+        Lanes sums[TOGETHER] = {{0}};
+        if (here == TOGETHER)
+            ON(outer)(sums, turned, rows + i * width, width, 1, width);
+        else
+            for (int64_t k = 0; k < here; k++)
+                for (int64_t j = 0; j < width; j++) sums[k] += ON(load)(turned + j * LANES) * rows[(i + k) * width + j];
+        for (int64_t k = 0; k < here; k++) {
+            Lanes score = ON(choose)(seen >= (int32_t)(p + i + k), sums[k], ON(all)(-INFINITY));
+            ON(save)(scores + (i + k) * LANES, score);
+            most = ON(choose)((score > most) | (score != score), score, most);
+        }
+    }
+    return most;
+}
+
+/* mixed = shrink * mixed + the weighted sum of a tile's values, channel by channel. */
+INLINE TARGET void ON(mix_tile)(float *mixed, Lanes shrink, const float *weights, const float *rows, int64_t count, int64_t width) {
+    for (int64_t i = 0; i < width; i += TOGETHER) {
+        const int64_t here = smaller(TOGETHER, width - i);
+        Lanes sums[TOGETHER] = {{0}};
+        for (int64_t k = 0; k < here; k++) sums[k] = ON(load)(mixed + (i + k) * LANES) * shrink;
+        if (here == TOGETHER)
+            ON(outer)(sums, weights, rows + i, 1, width, count);
+        else
+            for (int64_t k = 0; k < here; k++)
+                for (int64_t j = 0; j < count; j++) sums[k] += ON(load)(weights + j * LANES) * rows[j * width + i + k];
+        for (int64_t k = 0; k < here; k++) ON(save)(mixed + (i + k) * LANES, sums[k]);
+    }
+}
+
+INLINE TARGET void ON(attend_many)(const Attention *a, int64_t head, int64_t first, float *scratch) {
+    const CacheLayer *c = a->cache;
+    const int64_t width = c->width, shared = shared_heads(a), last = a->tokens * shared - 1;
     const int64_t end = a->start + smaller(first + LANES - 1, last) / shared + 1;
+    float *tile = scratch, *turned = tile + TILE_POSITIONS * width, *mixed = turned + width * LANES;
+    float *weights = mixed + width * LANES;
+    const Ints seen = ON(turn_queries)(a, head, first, 1.0f / sqrtf((float)width), turned);
+    memset(mixed, 0, (size_t)(width * LANES) * sizeof(float));
+    Lanes largest = ON(all)(-INFINITY), sum = {0};
     for (int64_t p = 0; p < end; p += TILE_POSITIONS) {
         int64_t here = smaller(TILE_POSITIONS, end - p), at = (head * c->capacity + p) * c->row_bytes;
         const float *rows = ON(cache_tile)(c, c->keys + at, here, tile);
-        Lanes most = largest, total = {0};
-        for (int64_t i = 0; i < here; i += TOGETHER) {
-            Lanes scores[TOGETHER] = {{0}};
-            if (i + TOGETHER <= here)
-                ON(outer)(scores, turned, rows + i * width, width, 1, width);
-            else
-                for (int64_t j = 0; j < (here - i) * width; j++) scores[j / width] += ON(load)(turned + j % width * LANES) * rows[i * width + j];
-            for (int64_t k = 0; k < smaller(TOGETHER, here - i); k++) {
-                Lanes score = ON(choose)(seen >= (int32_t)(p + i + k), scores[k], ON(all)(-INFINITY));
-                ON(save)(weights + (i + k) * LANES, score);
-                most = ON(choose)((score > most) | (score != score), score, most);
-            }
-        }
-        Lanes never = ON(choose)(most == -INFINITY, ON(all)(0), most); /* a query that has seen nothing yet: no -inf + inf */
-        Lanes shrink = ON(exponential)(largest - never);
+        const Lanes most = ON(score_tile)(turned, rows, width, p, here, seen, largest, weights);
+        Lanes shrink = ON(exponential)(largest - most), total = {0}; /* every query sees position 0: most is no -infinity */
         for (int64_t i = 0; i < here; i++) {
-            Lanes weight = ON(exponential)(ON(load)(weights + i * LANES) - never);
+            Lanes weight = ON(exponential)(ON(load)(weights + i * LANES) - most);
             ON(save)(weights + i * LANES, weight);
             total += weight;
         }
         sum = sum * shrink + total, largest = most;
-        rows = ON(cache_tile)(c, c->values + at, here, tile);
-        for (int64_t i = 0; i < width; i += TOGETHER) {
-            int64_t channels = smaller(TOGETHER, width - i);
-            Lanes sums[TOGETHER] = {{0}};
-            for (int64_t k = 0; k < channels; k++) sums[k] = ON(load)(mixed + (i + k) * LANES) * shrink;
-            if (channels == TOGETHER)
-                ON(outer)(sums, weights, rows + i, 1, width, here);
-            else
-                for (int64_t j = 0; j < here; j++)
-                    for (int64_t k = 0; k < channels; k++) sums[k] += ON(load)(weights + j * LANES) * rows[j * width + i + k];
-            for (int64_t k = 0; k < channels; k++) ON(save)(mixed + (i + k) * LANES, sums[k]);
-        }
+        ON(mix_tile)(mixed, shrink, weights, ON(cache_tile)(c, c->values + at, here, tile), here, width);
     }
     for (int64_t q = 0; q < LANES && first + q <= last; q++) {
         float *out = a->out + query_at(a, head, first + q);
