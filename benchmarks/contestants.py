@@ -6,6 +6,7 @@ turns on one machine while their memory and threads stay apart. Times are of thi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -169,7 +170,13 @@ class Contestant:
 
     def end(self) -> None:
         """Let the process leave, and wait for it."""
-        self._process.communicate()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._words.close()
 
 
 def main() -> int:
