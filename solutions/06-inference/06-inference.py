@@ -900,6 +900,41 @@ confront("keys-by-channel", found[3, "ct"] / found[3, "tt"] * 0.5)
 # complete before its scale is known, while tokens come one at a time, so the newest must wait in full precision.
 
 # %% [markdown]
+# Another way to a small cache is to forget: keep the newest 128 tokens only. Old tokens are the least important, are
+# they not? A mask tries it out.
+
+# %% prediction="window"
+predict("window", ..., "perplexity when a token sees the last 128 only, if it is 30 when it sees all of 640")
+
+# %% role="measure"
+from unittest import mock
+
+row, place, attention = torch.tensor([persuasion[30_000:30_640]]), torch.arange(640), F.scaled_dot_product_attention
+
+
+def perplexity_seeing(seen):
+    """Perplexity of the later part of the text when token i sees key j where seen[i, j]."""
+
+    def masked(q, k, v, **_):
+        return attention(q, k, v, attn_mask=seen)
+
+    with mock.patch.object(F, "scaled_dot_product_attention", masked):
+        laws = model(row)[0, 191:-1].log_softmax(-1)
+    return math.exp(-float(laws.gather(1, row[0, 192:, None]).mean()))
+
+
+near, found = place[:, None] - place < 128, {}
+for first in (640, 0, 1, 4):
+    found[first] = perplexity_seeing((near | (place < first)).tril())
+    name = {640: "all tokens", 0: "the last 128"}.get(first, f"the last 128 and the first {first}")
+    print(f"sees {name:30} perplexity {found[first]:6.1f}")
+confront("window", found[0])
+
+# %% [markdown]
+# One single token, the first, is worth more than what the window lost: heads that have nothing to say look at it, and
+# their weight must go *somewhere*. It is an attention sink (Xiao et al.); the chapter has more of it.
+
+# %% [markdown]
 # ## 10 · How long do people wait?
 #
 # Two numbers describe what a reader feels: the time to the first token, waiting in line included, and the time for each
