@@ -1,4 +1,4 @@
-"""What c/unpack.c does, for numba: rows of every format as signed codes, a scale and a least for each block.
+"""What c/unpack.h does, for numba: rows of every format as signed codes, a scale and a least for each block.
 
 A row is `bytes` uint8. `halves` holds the value of every float16 by its bits. Scales are those of 16 columns
 with Q6_K, of 32 with all else. c/formats.h describes the formats.

@@ -4,8 +4,9 @@
  * the weighted sum of values: when a larger score comes, both sums shrink by the same factor (online softmax: Milakov &
  * Gimelshein, arXiv:1805.02867; FlashAttention: Dao et al., arXiv:2205.14135).
  *
- * Two ways to fill a register. With few queries a register holds neighboring channels of one of them, and a score is a sum across
- * its lanes. With many it holds one channel of as many queries: nothing is summed across lanes, and softmax is the same for all.
+ * Two ways to fill a register. With few queries a register holds neighboring channels of one of them, and a score is a sum
+ * across its lanes. With many it holds one channel of as many queries: nothing is summed across lanes, and softmax is the
+ * same for all.
  */
 #ifndef FOURBIT_ATTENTION_H
 #define FOURBIT_ATTENTION_H
@@ -44,7 +45,8 @@ static int64_t attention_tasks(const Attention *a) {
 }
 
 static int64_t attention_scratch(const Attention *a) {
-    return (TILE_POSITIONS + 2 * a->lanes) * (a->cache->width + 16) + a->lanes * (TILE_POSITIONS + 2) + FEW_QUERIES * a->cache->width;
+    int64_t rows = TILE_POSITIONS + 2 * a->lanes + FEW_QUERIES, weights = a->lanes * TILE_POSITIONS;
+    return rows * a->cache->width + weights;
 }
 #endif
 
@@ -90,20 +92,25 @@ INLINE TARGET float ON(soften)(float *scores, int64_t count, float *largest, flo
 }
 
 /* to = shrink * to + the sum over positions of weight * value; four registers of channels at a time. */
-INLINE TARGET void ON(add_values)(float *to, float shrink, const uint8_t *rows, int64_t row_bytes, int halves, const float *weights,
+INLINE TARGET void ON(add_values)(float *to, float shrink, const uint8_t *rows, int64_t row_bytes, int halves,
+                                  const float *weights,
                                   int64_t count, int64_t width) {
     int64_t c = 0;
     for (; c + TOGETHER * LANES <= width; c += TOGETHER * LANES) {
         Lanes sums[TOGETHER];
         for (int j = 0; j < TOGETHER; j++) sums[j] = ON(load)(to + c + j * LANES) * shrink;
-        for (int64_t p = 0; p < count; p++)
-            for (int j = 0; j < TOGETHER; j++) sums[j] += weights[p] * ON(lanes_at)(rows + p * row_bytes, c + j * LANES, halves);
+        for (int64_t p = 0; p < count; p++) {
+            const uint8_t *row = rows + p * row_bytes;
+            for (int j = 0; j < TOGETHER; j++) sums[j] += weights[p] * ON(lanes_at)(row, c + j * LANES, halves);
+        }
         for (int j = 0; j < TOGETHER; j++) ON(save)(to + c + j * LANES, sums[j]);
     }
     for (; c < width; c++) {
         to[c] *= shrink;
-        for (int64_t p = 0; p < count; p++)
-            to[c] += weights[p] * (halves ? load_half(rows + p * row_bytes + 2 * c) : ((const float *)(rows + p * row_bytes))[c]);
+        for (int64_t p = 0; p < count; p++) {
+            const uint8_t *row = rows + p * row_bytes;
+            to[c] += weights[p] * (halves ? load_half(row + 2 * c) : ((const float *)row)[c]);
+        }
     }
 }
 
@@ -139,15 +146,16 @@ INLINE TARGET void ON(attend_few)(const Attention *a, int64_t head, int64_t firs
 }
 
 /* sums[i] += the sum over j of x[j] (of LANES queries) * y[i * step_i + j * step_j] */
-INLINE TARGET void ON(outer)(Lanes sums[TOGETHER], const float *x, const float *y, int64_t step_i, int64_t step_j, int64_t count) {
+INLINE TARGET void ON(outer)(Lanes sums[TOGETHER], const float *x, const float *y, int64_t step_i, int64_t step_j,
+                             int64_t count) {
     for (int64_t j = 0; j < count; j++) {
         Lanes both = ON(load)(x + j * LANES);
         for (int i = 0; i < TOGETHER; i++) sums[i] += both * y[i * step_i + j * step_j];
     }
 }
 
-/* LANES queries of one key head, from query `first` on: channel i of all of them at turned[i * LANES], times `scale`. Queries
- * behind the last repeat it; their results are not written. Returns the last position that each query sees. */
+/* LANES queries of one key head, from query `first` on: channel i of all of them at turned[i * LANES], times `scale`.
+ * Queries behind the last repeat it; their results are not written. Returns the last position that each query sees. */
 INLINE TARGET Ints ON(turn_queries)(const Attention *a, int64_t head, int64_t first, float scale, float *turned) {
     const int64_t shared = shared_heads(a), last = a->tokens * shared - 1;
     Ints seen = {0};
@@ -161,8 +169,8 @@ INLINE TARGET Ints ON(turn_queries)(const Attention *a, int64_t head, int64_t fi
 }
 
 /* Scores of the positions from `p` on, `count` keys in `rows`, -infinity where a query does not see; returns the largest. */
-INLINE TARGET Lanes ON(score_tile)(const float *turned, const float *rows, int64_t width, int64_t p, int64_t count, Ints seen,
-                                   Lanes most, float *scores) {
+INLINE TARGET Lanes ON(score_tile)(const float *turned, const float *rows, int64_t width, int64_t p, int64_t count,
+                                   Ints seen, Lanes most, float *scores) {
     for (int64_t i = 0; i < count; i += TOGETHER) {
         const int64_t here = smaller(TOGETHER, count - i);
         Lanes sums[TOGETHER] = {{0}};
@@ -181,7 +189,8 @@ INLINE TARGET Lanes ON(score_tile)(const float *turned, const float *rows, int64
 }
 
 /* mixed = shrink * mixed + the weighted sum of a tile's values, channel by channel. */
-INLINE TARGET void ON(mix_tile)(float *mixed, Lanes shrink, const float *weights, const float *rows, int64_t count, int64_t width) {
+INLINE TARGET void ON(mix_tile)(float *mixed, Lanes shrink, const float *weights, const float *rows, int64_t count,
+                                int64_t width) {
     for (int64_t i = 0; i < width; i += TOGETHER) {
         const int64_t here = smaller(TOGETHER, width - i);
         Lanes sums[TOGETHER] = {{0}};

@@ -24,7 +24,7 @@ enum { BLOCK = 32, HALF_BLOCK = 16, SUPER = 256 };
 /* Up to so many tokens each is computed as it would be alone; more are computed together, in another order of additions. */
 enum { FEW_TOKENS = 3 };
 
-/* How a matrix is stored. formats.h describes each. The order is known to native.py. */
+/* How a matrix is stored. formats.h describes each. The order is that of KINDS in matrix.py. */
 enum Kind { F32, F16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, GROUP4, GROUP8, KINDS };
 
 /* A matrix (rows, columns) as its file has it. `scale` and `zero` (rows, groups) belong to GROUP4 and GROUP8. */
@@ -40,7 +40,7 @@ typedef struct {
     int64_t tokens, blocks, columns;
     const float *exact;  /* (tokens, columns), what was rounded */
     int8_t *codes;       /* (tokens, 32 * blocks) */
-    int8_t *arranged[2]; /* the same in other orders, for an instruction set that wants them; see activations.c */
+    int8_t *arranged[2]; /* the same in other orders, for an instruction set that wants them; see activations.h */
     float *scale;        /* (tokens, blocks) */
     float *sum;          /* (tokens, blocks): scale * the sum of the block's codes */
     int32_t *code_sum;   /* (tokens, blocks): that sum, not scaled */

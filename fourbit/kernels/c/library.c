@@ -2,8 +2,8 @@
  * the functions that Python calls.
  *
  * To read along, in the order of the data: formats.h and unpack.h (weights), activations.h and panels.h (activations),
- * rows_scalar.c (products, the plain way), rows_narrow.h and rows_avx512.h (one token), tiles_narrow.h and tiles_avx512.c
- * (many tokens), floats.h and attention.h (the rest of a transformer), pool.c (threads).
+ * rows_scalar.c (products, the plain way), rows_narrow.h, units_avx512.h and rows_avx512.h (one token), tiles_narrow.h and
+ * tiles_avx512.c (many tokens), floats.h and attention.h (the rest of a transformer), pool.c (threads).
  */
 #include "isa.h"
 

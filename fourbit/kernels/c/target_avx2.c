@@ -42,7 +42,8 @@ INLINE TARGET Codes avx2_more_bits(Codes codes, const uint8_t *at, int from, int
 
 INLINE TARGET Sums avx2_dot(Codes codes, const int8_t *at, int bits) {
     __m256i x = avx2_loose(at);
-    __m256i pairs = bits < 8 ? _mm256_maddubs_epi16(codes, x) : _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+    __m256i pairs = bits < 8 ? _mm256_maddubs_epi16(codes, x)
+                             : _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 

@@ -8,7 +8,7 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include "tiles_avx512.h"
 
-#include "rows_avx512.h"
+#include "units_avx512.h"
 
 enum { PANEL = AVX512_PANEL };
 
@@ -141,7 +141,9 @@ TARGET void fourbit_avx512_tile(const Matrix *m, int64_t first, int64_t count, c
     for (int64_t at = 0; at < TILE_ROWS; at += 16) {
         int64_t rows[16]; /* behind the last row: that row again, and its results are not stored */
         for (int i = 0; i < 16; i++) rows[i] = smaller(first + at + i, m->rows - 1);
-        switch (m->kind) { UNPACK(Q8_0) UNPACK(Q4_0) UNPACK(Q4_1) UNPACK(Q4_K) UNPACK(Q5_K) UNPACK(Q6_K) UNPACK(GROUP4) UNPACK(GROUP8) }
+        switch (m->kind) {
+            UNPACK(Q8_0) UNPACK(Q4_0) UNPACK(Q4_1) UNPACK(Q4_K) UNPACK(Q5_K) UNPACK(Q6_K) UNPACK(GROUP4) UNPACK(GROUP8)
+        }
     }
     all_panels(m, first, count, tile, units * UNIT, p, tokens, out);
 }

@@ -17,8 +17,8 @@ static TARGET void ON(unpack_tile)(const Matrix *m, int64_t first, int64_t block
     }
 }
 
-INLINE TARGET void ON(tile_panel)(int bits, int64_t kind, Tile tile, const Panels *p, int64_t panel, int64_t tokens, int64_t count, float *out,
-                                  int64_t stride) {
+INLINE TARGET void ON(tile_panel)(int bits, int64_t kind, Tile tile, const Panels *p, int64_t panel, int64_t tokens,
+                                  int64_t count, float *out, int64_t stride) {
     const int columns = bits == 6 ? 4 : 8, per = 8 / columns, rows = 2 * WIDTH, with_least = FORMATS[kind].has_least;
     const int starts = !SIGNED && (kind == Q4_0 || kind == Q6_K);
     const int64_t begin = panel * p->blocks * NARROW_PANEL;

@@ -1,5 +1,5 @@
-/* LANES floats at once, as the vector types of GCC and Clang: one source for the registers of every target (AVX-512: 16 floats,
- * AVX: 8, NEON and SSE: 4). Included once per target, with LANES, ON(name) to tell the copies apart, and TARGET to say
+/* LANES floats at once, as the vector types of GCC and Clang: one source for the registers of every target (AVX-512: 16
+ * floats, AVX: 8, NEON and SSE: 4). Included once per target, with LANES, ON(name) to tell the copies apart, and TARGET to say
  * what they may use.
  */
 #ifndef FOURBIT_VECTORS_H
