@@ -766,7 +766,8 @@ print(json.dumps(found | {"prompt": prompt, "weights": engine.weight_bytes, "isa
 def fresh(path, context, prompt, kv="f16"):
     """Open a file in a process of its own, read `prompt` tokens, generate up to `context`; its report."""
     command = [sys.executable, "-c", RUN, str(path), str(context), str(prompt), kv]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def stored_formats(header):
@@ -1397,8 +1398,8 @@ print(f"\n> {question}\n{done.stdout.strip() or done.stderr}")
 # The hollow model goes; the pocket model stays with you, and `fourbit chat` talks for as long as you like.
 
 # %% role="measure"
-shutil.rmtree(work)
 del hollow_data, pocket_data
+shutil.rmtree(work, ignore_errors=True)
 if not KEEP:
     hollow_file.unlink(missing_ok=True)
 print(f"{hollow_file} is {'kept' if hollow_file.exists() else 'deleted'}")
