@@ -54,7 +54,8 @@ def test_the_command_is_installed():
 def test_help_tells_the_story_and_lists_every_command(fourbit, tmp_path):
     done = fourbit("--help")
     assert done.returncode == 0
-    for word in ("doctor", "lab", "check", "run", "chat", "serve", "build", "course", "grade", "demo", "labs/", "solutions/"):
+    commands = ("doctor", "lab", "check", "run", "chat", "serve", "bench", "models", "build", "course", "grade", "demo")
+    for word in (*commands, "labs/", "solutions/"):
         assert word in done.stdout
 
 

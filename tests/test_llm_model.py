@@ -333,6 +333,7 @@ def test_sizes_that_no_model_has_are_told_before_memory_is_asked_for(tmp_path: P
     for key, value, message in (
         ("block_count", 2**32 - 1, r"layers is 4294967295, and has to be a whole number from 1 to 1000"),
         ("block_count", 0, r"layers is 0"),
+        ("attention.key_length", 2**26, r"head_width is 67108864, and has to be a whole number from 1 to 4096"),
         ("embedding_length", -64, r"width is -64"),
         ("attention.head_count", [4, 4], r"wrong kind|heads is \[4, 4\]"),
         ("attention.head_count", 0, r"heads is 0|wrong kind"),

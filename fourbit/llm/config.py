@@ -164,7 +164,7 @@ class LlmConfig:
 def plausible(config: LlmConfig) -> LlmConfig:
     """Return what a file says, or raise a ModelError: a damaged one names any size, and memory is asked for it."""
     for name in ("layers", "width", "ff", "heads", "kv_heads", "head_width", "vocabulary", "context"):
-        size, most = getattr(config, name), 1000 if name == "layers" else 2**30
+        size, most = getattr(config, name), _MOST.get(name, 2**30)
         if not isinstance(size, int) or not 0 < size <= most:
             raise ModelError(f"the model's {name} is {size!r:.40}, and has to be a whole number from 1 to {most}")
     if not (0 < config.rope_theta < math.inf and 0 <= config.norm_eps < math.inf):
