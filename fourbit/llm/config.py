@@ -161,6 +161,9 @@ class LlmConfig:
         )
 
 
+_MOST = {"layers": 1000, "head_width": 4096}  # each layer is built, and each pair of a head's channels has its angle
+
+
 def plausible(config: LlmConfig) -> LlmConfig:
     """Return what a file says, or raise a ModelError: a damaged one names any size, and memory is asked for it."""
     for name in ("layers", "width", "ff", "heads", "kv_heads", "head_width", "vocabulary", "context"):
