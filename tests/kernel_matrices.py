@@ -10,9 +10,9 @@ import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
 from fourbit.errors import KernelError
-from fourbit.kernels import Matrix
+from fourbit.kernels import Kernels, Matrix
 from fourbit.kernels.matrix import BLOCKS
-from fourbit.kernels.native import isas
+from fourbit.kernels.native import NativeKernels, isas
 
 try:
     SETS = list(isas())  # instruction sets of the C kernels on this machine
@@ -69,6 +69,13 @@ def _grouped(kind: str, rows: int, columns: int, group: int, random: np.random.G
     wide_scale, wide_zero = (np.repeat(part.astype(np.float64), group, 1)[:, :columns] for part in (scale, zero))
     exact = (codes[:, :columns] - wide_zero) * wide_scale
     return Known(Matrix(kind, (rows, columns), data, scale, zero, group), exact, 2 * levels * wide_scale)
+
+
+def all_awake(k: Kernels) -> Kernels:
+    """Let every product use all threads, however small it is."""
+    if isinstance(k, NativeKernels):
+        k.worth = 1
+    return k
 
 
 def has_codes(m: Matrix) -> bool:

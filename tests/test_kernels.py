@@ -14,14 +14,15 @@ from fourbit import kernels
 from fourbit.errors import KernelError
 from fourbit.kernels import KINDS, Kernels, Matrix
 from fourbit.llm.artifact import pack
-from tests.kernel_matrices import SETS, Known, allowed, known, whole_activations
+from tests.kernel_matrices import SETS, Known, all_awake, allowed, known, whole_activations
 
 WAYS = [*SETS, "numba"]
 
 
 @functools.cache
 def way(name: str, threads: int = 1) -> Kernels:
-    return kernels.load(threads, "numba") if name == "numba" else kernels.load(threads, "c", name)
+    k = kernels.load(threads, "numba") if name == "numba" else kernels.load(threads, "c", name)
+    return all_awake(k)
 
 
 def product(k: Kernels, m: Known, x: np.ndarray) -> np.ndarray:

@@ -12,15 +12,16 @@ import pytest
 import torch
 
 from fourbit import kernels
-from tests.kernel_matrices import BACKENDS, known
+from fourbit.kernels.native import NativeKernels
+from tests.kernel_matrices import BACKENDS, all_awake, known
 
 SCRIPT = """
 import os, resource, sys, time
 import torch
 from fourbit import kernels
-from tests.kernel_matrices import BACKENDS, known
+from tests.kernel_matrices import BACKENDS, all_awake, known
 
-k = kernels.load(4, sys.argv[1])
+k = all_awake(kernels.load(4, sys.argv[1]))
 m, x = known("Q4_0", 4096, 512, 0).matrix, torch.ones(1, 512)
 
 def product():
@@ -72,9 +73,15 @@ def test_a_fork_of_a_process_with_threads_has_working_kernels(root: Path, backen
     assert run(root, FORK, backend) == "whole\n"
 
 
+def test_small_products_wake_nobody() -> None:
+    k = kernels.load(8, "c")
+    assert isinstance(k, NativeKernels)
+    assert [k._awake(n * k.worth) for n in (0, 1, 3, 100)] == [1, 2, 4, 8]
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_callers_in_several_threads_all_get_their_results(backend: str) -> None:
-    k = kernels.load(3, backend)
+    k = all_awake(kernels.load(3, backend))
     m = known("Q4_0", 1000, 256, 1).matrix
     inputs = [torch.from_numpy(np.random.default_rng(i).standard_normal((1, 256)).astype(np.float32)) for i in range(6)]
     outs = [torch.empty(1, 1000) for _ in inputs]

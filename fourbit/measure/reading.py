@@ -76,23 +76,24 @@ class Reader:
             self.roof = ReadRoof(bandwidth, self._threads, loop)
 
     def _once(self, streams: int, ahead: int) -> float:
-        """Return the seconds in which all threads read their shares, beginning together."""
+        """Return the seconds from the first thread's beginning to the last one's end."""
         assert self._library is not None
         read, share = self._library.read_block, self._size // self._threads
-        start, address = threading.Barrier(self._threads + 1), self._block.ctypes.data
+        together, address = threading.Barrier(self._threads), self._block.ctypes.data
+        began, ended = [0.0] * self._threads, [0.0] * self._threads
 
         def work(i: int) -> None:
-            start.wait()
+            together.wait()
+            began[i] = time.perf_counter()
             read(address + i * share, share, streams, ahead)
+            ended[i] = time.perf_counter()
 
         workers = [threading.Thread(target=work, args=(i,)) for i in range(self._threads)]
         for worker in workers:
             worker.start()
-        start.wait()
-        began = time.perf_counter()
         for worker in workers:
             worker.join()
-        return time.perf_counter() - began
+        return max(ended) - min(began)
 
 
 def read_roof(threads: int = 1, repeats: int = 2, say: Callable[[str], None] = lambda _: None) -> ReadRoof:
