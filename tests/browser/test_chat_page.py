@@ -105,7 +105,7 @@ def test_a_question_is_answered_word_by_word_and_another_after_it(visit: Visit) 
     )
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     expect(page.get_by_label("Message", exact=True)).to_be_focused()
-    page.get_by_label("Tokens at most").fill("5")
+    page.get_by_label("Tokens at most").fill("60")  # so many that some of them have text
     visit.ask("And more")
     expect(page.locator("article")).to_have_count(4)
     visit.finished()
