@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,15 @@ class LlmConfig:
         for shape in self.shapes().values():
             total += shape[0] * (shape[1] if len(shape) > 1 else 1)
         return total
+
+    def validate(self, tokens: Sequence[int]) -> None:
+        """Raise a ModelError when there are no tokens, or one is outside the vocabulary."""
+        if not tokens:
+            raise ModelError("there is nothing to read: the prompt has no token; give it one")
+        least, most = min(tokens), max(tokens)
+        if not 0 <= least <= most < self.vocabulary:
+            wrong = least if least < 0 else most
+            raise ModelError(f"tokens lie between 0 and {self.vocabulary - 1}; these reach {wrong}")
 
     @classmethod
     def from_hf(cls, config: Mapping[str, Any]) -> LlmConfig:

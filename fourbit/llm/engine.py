@@ -120,12 +120,7 @@ class Engine:
 
     def validate(self, tokens: Sequence[int]) -> None:
         """Raise a ModelError when there are no tokens, or one is outside the vocabulary."""
-        if not tokens:
-            raise ModelError("there is nothing to read: the prompt has no token; give it one")
-        least, most = min(tokens), max(tokens)
-        if not 0 <= least <= most < self.config.vocabulary:
-            wrong = least if least < 0 else most
-            raise ModelError(f"tokens lie between 0 and {self.config.vocabulary - 1}; these reach {wrong}")
+        self.config.validate(tokens)
 
     def forward(self, tokens: Sequence[int], every: bool = False) -> Tensor:
         """Read tokens behind those in the cache, in chunks, and return what may come after them.

@@ -161,10 +161,7 @@ class GpuEngine:
 
     def validate(self, tokens: Sequence[int]) -> None:
         """Raise a ModelError when there are no tokens, or one is outside the vocabulary."""
-        if not tokens:
-            raise ModelError("there is nothing to read: the prompt has no token; give it one")
-        if not 0 <= min(tokens) <= max(tokens) < self.config.vocabulary:
-            raise ModelError(f"tokens lie between 0 and {self.config.vocabulary - 1}; these reach {max(tokens)}")
+        self.config.validate(tokens)
 
     @torch.inference_mode()
     def forward(self, tokens: Sequence[int], every: bool = False) -> Tensor:
