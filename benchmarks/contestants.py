@@ -25,18 +25,18 @@ INSTALL = "pip install 'fourbit[race]' compiles llama-cpp-python for this machin
 
 
 class Ours:
-    """This repository's engine, one for each number of threads; the file's pages are shared."""
+    """This repository's engine, opened anew for each number of threads: two would count the file's pages twice."""
 
     def __init__(self, path: str, context: int) -> None:
         from fourbit.llm.engine import Engine
 
         self._open: Callable[[int], Any] = lambda threads: Engine.open(path, context=context, threads=threads)
-        self._engines: dict[int, Any] = {}
+        self._engine: Any = None
 
     def use(self, threads: int) -> None:
-        if threads not in self._engines:
-            self._engines[threads] = self._open(threads)
-        self._engine = self._engines[threads]
+        if self._engine is None or self._engine.kernel.threads != threads:
+            self._engine = None
+            self._engine = self._open(threads)
 
     def read(self, tokens: list[int], again: bool) -> None:
         if again:

@@ -4,7 +4,8 @@
     python -m benchmarks.decode --quick pocket      the pocket model alone, one round
 
 Each engine is a process of its own; they take turns, one thread first and then all cores, on the same files and tokens.
-Every turn reads a prompt and decodes behind it. The read roof (best of several loops) is measured between the rounds.
+Every turn reads a prompt and decodes behind it. The read roof (best of several loops) is measured after each round, and
+an engine's share of it is that round's: what other programs take from memory, they take from both.
 llama.cpp is an extra that compiles on your machine: pip install 'fourbit[race]'. The hollow 7B (Llama-2-7B's shape,
 Q4_0, 3.8 GB) is made on first use. onnxruntime and bitsandbytes multiply the layers' matrices only, and where the model
 is large only some layers, from which all are extrapolated. Peak memory is that of a process that fills 2,048 tokens.
@@ -137,6 +138,7 @@ def race(task: Task, threads: list[int], readers: dict[int, Reader], layers: lis
     context = CONTEXT + 8
     contestants = [Contestant(name, task.path, context) for name in (*ENGINES, *layers)]
     laps: dict[str, dict[str, dict[str, list[dict[str, float]]]]] = {str(n): {} for n in threads}
+    roofs: dict[str, list[float]] = {str(n): [] for n in threads}
     steps = len(threads) * (task.rounds + 2) * len(contestants)
     with progress(task.name, steps) as advance:
         for count in threads:
@@ -146,7 +148,8 @@ def race(task: Task, threads: list[int], readers: dict[int, Reader], layers: lis
                     if not contestant.missing:
                         take_turn(contestant, task, count, turn, here.setdefault(contestant.name, {}))
                     advance(f"{contestant.name}, {count} thread(s), round {turn}")
-                readers[count].best(1)
+                if turn:
+                    roofs[str(count)].append(readers[count].best(1).bandwidth)
             for contestant in contestants[: len(ENGINES)]:
                 if not contestant.missing:
                     lap = contestant.ask("prefill", tokens=prompt(task, task.long))
@@ -160,7 +163,7 @@ def race(task: Task, threads: list[int], readers: dict[int, Reader], layers: lis
     planned = plan_file(task.path, CONTEXT, task.kv, baseline=0)
     return {
         "file": task.path.name, "bytes": task.path.stat().st_size, "read_for_each_token": planned.per_token,
-        "about": about, "missing": missing, "laps": laps, "memory": memory,
+        "about": about, "missing": missing, "laps": laps, "roofs": roofs, "memory": memory,
         "prompt": task.prompt, "long": task.long, "decoded": task.tokens,
     }  # fmt: skip
 

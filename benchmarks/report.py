@@ -25,8 +25,7 @@ def render(found: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{machine['cpu']}, {machine['cores']} cores. Read roof: {roofs}.")]
     for name, model in found["models"].items():
         for threads, laps in model["laps"].items():
-            roof = found["roof"][threads]["bytes_per_second"]
-            parts += [Text(), _table(name, model, threads, laps, roof), *_ratios(laps)]
+            parts += [Text(), _table(name, model, threads, laps), *_ratios(laps)]
         parts += [Text(f"{who} takes no part: {why}", style="yellow") for who, why in model["missing"].items()]
         parts += _memory(model["memory"])
     for target in found["targets"]:
@@ -47,8 +46,7 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
             wanted = f"{what}, {threads} thread(s), at least {least}x llama.cpp"
             asked.append(_target(wanted, f"{ratio:.2f}x", ratio >= least))
         least = 0.55 if one else 0.80
-        decode = statistics.median(lap["wall"] for lap in laps["fourbit"]["decode"])
-        share = model["read_for_each_token"] / decode / found["roof"][threads]["bytes_per_second"]
+        share = _share(model, threads, laps["fourbit"]["decode"])
         wanted = f"{threads} thread(s), at least {least:.0%} of the read roof"
         asked.append(_target(wanted, f"{share:.0%}", share >= least))
     full = model["memory"].get("fourbit, context full")
@@ -63,7 +61,13 @@ def _target(what: str, found: str, reached: bool) -> dict[str, Any]:
     return {"what": what, "found": found, "reached": reached}
 
 
-def _table(name: str, model: dict[str, Any], threads: str, laps: dict[str, dict[str, Laps]], roof: float) -> Table:
+def _share(model: dict[str, Any], threads: str, decode: Laps) -> float:
+    """Return the bytes that decoding read per second, as a share of the read roof of the same round: the median."""
+    read = [model["read_for_each_token"] / lap["wall"] for lap in decode]
+    return statistics.median(rate / roof for rate, roof in zip(read, model["roofs"][threads], strict=True))
+
+
+def _table(name: str, model: dict[str, Any], threads: str, laps: dict[str, dict[str, Laps]]) -> Table:
     title = f"{name}: {model['file']}, {threads} thread(s)"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("engine", no_wrap=True, min_width=20)
@@ -75,10 +79,9 @@ def _table(name: str, model: dict[str, Any], threads: str, laps: dict[str, dict[
             continue
         wall, cpu = (statistics.median(lap[clock] for lap in decode) for clock in ("wall", "cpu"))
         speeds = [1 / lap["wall"] for lap in decode]
-        share = model["read_for_each_token"] / wall / roof
         table.add_row(
             who, f"{1 / wall:.2f}", f"{min(speeds):.2f}-{max(speeds):.2f}", f"{cpu:.4f}",
-            "" if who.endswith("layers") else f"{share:.0%}", _prefill(kinds),
+            "" if who.endswith("layers") else f"{_share(model, threads, decode):.0%}", _prefill(kinds),
         )  # fmt: skip
     return table
 

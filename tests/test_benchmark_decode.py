@@ -76,9 +76,9 @@ def laps(seconds: float) -> dict[str, list[dict[str, float]]]:
 def test_targets_by_hand(ours: float, reached: bool) -> None:
     """llama.cpp takes 0.2 s: 0.1 s are twice as fast and read 20 GB/s; 0.19 s are 1.05 times and 10.5 GB/s of 30."""
     found = {
-        "roof": {"1": {"bytes_per_second": 30e9}},
         "models": {"hollow": {
             "laps": {"1": {"fourbit": laps(ours), "llama.cpp": laps(0.2)}}, "read_for_each_token": 2_000_000_000,
+            "roofs": {"1": [29e9, 30e9, 35e9]},
             "memory": {"fourbit, context full": {"peak": 4 * 2**30 if reached else 5 * 2**30, "ratio": 1.01}},
         }},
     }  # fmt: skip

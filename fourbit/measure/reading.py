@@ -29,7 +29,7 @@ from fourbit.measure.probe import probe_machine
 
 _SOURCE = Path(__file__).with_name("read_roof.c")
 _FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-Wno-psabi")
-_LOOPS = ((1, 0), (1, 1024), (2, 0), (4, 0), (4, 512))  # streams, bytes that are prefetched ahead
+LOOPS = ((1, 0), (1, 256), (2, 256), (4, 0), (4, 256))  # streams, bytes that are prefetched ahead
 _BLOCK = 2**30  # bytes: far larger than any last-level cache of a laptop
 _SECONDS = 120
 
@@ -44,7 +44,7 @@ class ReadRoof:
 
 
 class Reader:
-    """A block of memory and the loops that read it; :meth:`best` may be asked again, the roof is the best of all times.
+    """A block of memory and the loops that read it; :meth:`best` may be asked again, `roof` is the best of all times.
 
     Raises:
         FourbitError: for no threads, or when there is too little memory.
@@ -60,20 +60,20 @@ class Reader:
             self._block = _block(self._size)
 
     def best(self, repeats: int = 2) -> ReadRoof:
-        """Read the block `repeats` times with each loop, and return the roof as known now."""
+        """Read the block `repeats` times with each loop, and return the best of these."""
         if self._library is None:
             found = probe_machine(self._threads, seconds=0.5 * repeats).peak_bandwidth
-            self._note(found, "PyTorch's dot product or triad")
-            return self.roof
-        for _ in range(repeats):
-            for streams, ahead in _LOOPS:
-                fetched = f", prefetched {ahead} bytes ahead" if ahead else ""
-                self._note(self._size / self._once(streams, ahead), f"{streams} stream(s) for each thread{fetched}")
-        return self.roof
+            laps = [ReadRoof(found, self._threads, "PyTorch's dot product or triad")]
+        else:
+            laps = [self._lap(streams, ahead) for _ in range(repeats) for streams, ahead in LOOPS]
+        best = max(laps, key=lambda lap: lap.bandwidth)
+        self.roof = max(self.roof, best, key=lambda roof: roof.bandwidth)
+        return best
 
-    def _note(self, bandwidth: float, loop: str) -> None:
-        if bandwidth > self.roof.bandwidth:
-            self.roof = ReadRoof(bandwidth, self._threads, loop)
+    def _lap(self, streams: int, ahead: int) -> ReadRoof:
+        fetched = f", prefetched {ahead} bytes ahead" if ahead else ""
+        loop = f"{streams} stream(s) for each thread{fetched}"
+        return ReadRoof(self._size / self._once(streams, ahead), self._threads, loop)
 
     def _once(self, streams: int, ahead: int) -> float:
         """Return the seconds from the first thread's beginning to the last one's end."""

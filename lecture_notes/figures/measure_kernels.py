@@ -31,7 +31,7 @@ from fourbit.llm.texts import EVALUATION, novel
 from fourbit.measure.callgrind import MAIN, count
 from fourbit.measure.native import HEADER, compile_c
 from fourbit.measure.race import interleaved
-from fourbit.measure.reading import Reader
+from fourbit.measure.reading import LOOPS, Reader
 from fourbit.measure.rivals import onnx_matmul
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -273,7 +273,7 @@ def read_roof(repeats: int = 8) -> float:
     reader, best = Reader(1), 0.0
     library, address = reader._library, reader._block.ctypes.data
     assert library is not None
-    for _, (streams, ahead) in itertools.product(range(repeats), ((1, 0), (1, 1024), (2, 0))):
+    for _, (streams, ahead) in itertools.product(range(repeats), LOOPS):
         start = time.thread_time()
         library.read_block(address, reader._size, streams, ahead)
         best = max(best, reader._size / (time.thread_time() - start))
