@@ -4,8 +4,8 @@
     python -m benchmarks.decode --quick pocket      the pocket model alone, one round
 
 Each engine is a process of its own; they take turns, one thread first and then all cores, on the same files and tokens.
-Every turn reads a prompt and decodes behind it. The read roof (best of several loops) is measured after each round, and
-an engine's share of it is that round's: what other programs take from memory, they take from both.
+In each round all read a prompt, and then take several turns of decoding behind it. The read roof (best of several
+loops) is measured after each turn, and an engine's share is that turn's: what others take, they take from both.
 llama.cpp is an extra that compiles on your machine: pip install 'fourbit[race]'. The hollow 7B (Llama-2-7B's shape,
 Q4_0, 3.8 GB) is made on first use. onnxruntime and bitsandbytes multiply the layers' matrices only, and where the model
 is large only some layers, from which all are extrapolated. Peak memory is that of a process that fills 2,048 tokens.
@@ -48,6 +48,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "decode.json"
 CONTEXT = 2048
 ENGINES = ("fourbit", "llama.cpp")
 MODELS = ("pocket", "pocket-q4_0", "hollow")
+TURNS = 4  # of decoding, in each round
 LAYERS = ("fourbit layers", "onnxruntime layers", "bitsandbytes layers")
 PACKAGES = ("torch", "onnxruntime", "bitsandbytes", "llama-cpp-python")
 
@@ -109,14 +110,14 @@ def task_of(name: str, hollow: Path, quick: bool) -> Task:
     """Return what is asked of a model, whose file is made where it can be."""
     rounds = 1 if quick else 3
     if name == "pocket":
-        return Task(name, locate("smollm2"), 128, 48, rounds, 512, "f16")
+        return Task(name, locate("smollm2"), 128, 24, rounds, 512, "f16")
     if name == "pocket-q4_0":
-        return Task(name, pocket_q4_0(), 128, 48, rounds, 512, "f16")
+        return Task(name, pocket_q4_0(), 128, 24, rounds, 512, "f16")
     if name != "hollow":
         raise FourbitError(f"no model of this benchmark is called {name!r}; there are {', '.join(MODELS)}")
     if not hollow.exists():
         write_hollow(LLAMA_7B, hollow, "Q4_0", title="Llama-2-7B")
-    return Task(name, hollow, 128, 16, rounds, 512, "q8")
+    return Task(name, hollow, 128, 8, rounds, 512, "q8")
 
 
 def pocket_q4_0() -> Path:
@@ -145,11 +146,13 @@ def race(task: Task, threads: list[int], readers: dict[int, Reader], layers: lis
             here = laps[str(count)]
             for turn in range(task.rounds + 1):  # the first warms up, with little to do
                 for contestant in contestants:
-                    if not contestant.missing:
-                        take_turn(contestant, task, count, turn, here.setdefault(contestant.name, {}))
+                    take_turn(contestant, task, count, "prefill", turn == 0, here)
                     advance(f"{contestant.name}, {count} thread(s), round {turn}")
-                if turn:
-                    roofs[str(count)].append(readers[count].best(1).bandwidth)
+                for _ in range(TURNS if turn else 1):
+                    for contestant in contestants:
+                        take_turn(contestant, task, count, "decode", turn == 0, here)
+                    if turn:
+                        roofs[str(count)].append(readers[count].best(1).bandwidth)
             for contestant in contestants[: len(ENGINES)]:
                 if not contestant.missing:
                     lap = contestant.ask("prefill", tokens=prompt(task, task.long))
@@ -168,26 +171,27 @@ def race(task: Task, threads: list[int], readers: dict[int, Reader], layers: lis
     }  # fmt: skip
 
 
-def take_turn(contestant: Contestant, task: Task, threads: int, turn: int, laps: dict[str, Any]) -> None:
-    """Ask for one turn; a contestant that is not there says so once, and the race goes on without it."""
+def take_turn(contestant: Contestant, task: Task, threads: int, what: str, warm: bool, laps: dict[str, Any]) -> None:
+    """Ask for one lap; a contestant that is not there says so once, and the race goes on without it."""
     layers = contestant.name.endswith(" layers")
+    if contestant.missing or (layers and what == "prefill"):
+        return
     try:
         contestant.ask("use", threads=threads)
         if layers:
-            asked = {"decode": contestant.ask("layers", count=3 if turn else 1)}
+            lap = contestant.ask("layers", count=1 if warm else 2)
+        elif what == "prefill":
+            lap = contestant.ask("prefill", tokens=prompt(task, 16 if warm else task.prompt))
         else:
-            asked = {
-                f"prefill {task.prompt}": contestant.ask("prefill", tokens=prompt(task, task.prompt if turn else 16)),
-                "decode": contestant.ask("decode", tokens=prompt(task, task.tokens if turn else 2)),
-            }
+            lap = contestant.ask("decode", tokens=prompt(task, 2 if warm else task.tokens))
     except FourbitError as error:
         if contestant.name == "fourbit":
             raise
         say(f"{contestant.name} takes no part: {error}")
         return
-    if turn:
-        for what, lap in asked.items():
-            laps.setdefault(what, []).append(lap)
+    if not warm:
+        name = f"prefill {task.prompt}" if what == "prefill" else what
+        laps.setdefault(contestant.name, {}).setdefault(name, []).append(lap)
 
 
 def prompt(task: Task, count: int) -> list[int]:

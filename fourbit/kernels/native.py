@@ -62,7 +62,7 @@ class NativeKernels(Kernels):
     """The operations in C."""
 
     backend = "c"
-    worth = 2**19  # bytes of work for which one more thread is woken; 25 microseconds at 20 GB/s
+    worth = 2**16  # bytes of work for which one more thread is asked; 3 microseconds at 20 GB/s
 
     def __init__(self, threads: int, isa: str | None = None) -> None:
         super().__init__(threads)
