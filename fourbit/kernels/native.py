@@ -27,7 +27,7 @@ _SIGNATURES = {
     "fourbit_rms_norm": (None, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_float, c_void_p]),
     "fourbit_rope": (None, [c_int, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int]),
     "fourbit_swiglu": (None, [c_int, c_void_p, c_void_p, c_int64, c_void_p]),
-    "fourbit_store": (None, [c_char_p, c_int64, c_int64, c_void_p, c_void_p]),
+    "fourbit_store": (None, [c_int, c_char_p, c_int64, c_int64, c_void_p, c_void_p]),
     "fourbit_attend": (c_int, [c_int, c_int, c_void_p, c_int64, c_int64, c_char_p, c_int64, c_void_p]),
 }  # fmt: skip
 
@@ -99,7 +99,7 @@ class NativeKernels(Kernels):
         self._c.fourbit_swiglu(self._isa, gate.data_ptr(), up.data_ptr(), gate.numel(), out.data_ptr())
 
     def _store(self, layer: CacheLayer, position: int, keys: Tensor, values: Tensor) -> None:
-        self._c.fourbit_store(_layer(layer), position, keys.shape[0], keys.data_ptr(), values.data_ptr())
+        self._c.fourbit_store(self._isa, _layer(layer), position, keys.shape[0], keys.data_ptr(), values.data_ptr())
 
     def _attend(self, q: Tensor, layer: CacheLayer, start: int, out: Tensor) -> None:
         tokens, heads, _ = q.shape

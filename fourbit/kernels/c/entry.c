@@ -99,12 +99,12 @@ EXPORT void fourbit_swiglu(int isa, const float *gate, const float *up, int64_t 
 }
 
 /* keys and values (tokens, kv_heads, width) to the positions from `position` on. */
-EXPORT void fourbit_store(const CacheLayer *c, int64_t position, int64_t tokens, const float *keys, const float *values) {
+EXPORT void fourbit_store(int isa, const CacheLayer *c, int64_t position, int64_t tokens, const float *keys, const float *values) {
     for (int64_t t = 0; t < tokens; t++)
         for (int64_t h = 0; h < c->kv_heads; h++) {
             int64_t to = (h * c->capacity + position + t) * c->row_bytes, from = (t * c->kv_heads + h) * c->width;
-            store_row(c, keys + from, c->keys + to);
-            store_row(c, values + from, c->values + to);
+            ISAS[isa]->store(c, keys + from, c->keys + to);
+            ISAS[isa]->store(c, values + from, c->values + to);
         }
 }
 

@@ -24,12 +24,13 @@ typedef struct {
     void (*norm)(const float *, int64_t, const float *, float, float *);
     void (*turn)(float *, int64_t, const float *, const float *, int);
     void (*gate)(const float *, const float *, int64_t, float *);
+    void (*store)(const CacheLayer *, const float *, uint8_t *);
     int64_t lanes;
     Task attend;
 } Isa;
 
 /* The functions on floats of a set, and the floats in its registers. */
-#define FLOATS(isa, lanes) isa##_float_rows, isa##_norm, isa##_turn, isa##_gate, lanes, isa##_attend
+#define FLOATS(isa, lanes) isa##_float_rows, isa##_norm, isa##_turn, isa##_gate, isa##_store, lanes, isa##_attend
 
 extern const Isa fourbit_avx2, fourbit_avx512, fourbit_neon, fourbit_dotprod;
 

@@ -9,7 +9,6 @@
 
 #include "pool.c"
 #include "rows_scalar.c"
-#include "store.c"
 #include "target_base.c"
 
 static int always(void) { return 1; }

@@ -129,7 +129,12 @@ INLINE TARGET Lanes avx2_load_halves(const uint8_t *at) {
     return (Lanes)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)at));
 }
 
+INLINE TARGET void avx2_save_halves(uint8_t *at, Lanes x) {
+    _mm_storeu_si128((__m128i *)at, _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
+}
+
 #include "floats.h"
+#include "store.h"
 #include "attention.h"
 
 #undef ON

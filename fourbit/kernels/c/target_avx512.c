@@ -11,7 +11,12 @@ INLINE TARGET Lanes avx512_load_halves(const uint8_t *at) {
     return (Lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)at));
 }
 
+INLINE TARGET void avx512_save_halves(uint8_t *at, Lanes x) {
+    _mm256_storeu_si256((__m256i *)at, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
+}
+
 #include "floats.h"
+#include "store.h"
 #include "attention.h"
 #undef ON
 #undef LANES

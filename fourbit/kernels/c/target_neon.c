@@ -25,7 +25,10 @@ INLINE Lanes neon_load_halves(const uint8_t *at) {
     return (Lanes)vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(at)));
 }
 
+INLINE void neon_save_halves(uint8_t *at, Lanes x) { vst1_u8(at, vreinterpret_u8_f16(vcvt_f16_f32((float32x4_t)x))); }
+
 #include "floats.h"
+#include "store.h"
 #include "attention.h"
 #undef ON
 #undef LANES

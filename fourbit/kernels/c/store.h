@@ -1,7 +1,8 @@
-/* New keys and values into the cache: as floats, as halves, or rounded to Q8_0 or Q4_0 blocks of 32. */
-#include "half.h"
+/* New keys and values into the cache: as floats, as halves, or rounded to Q8_0 or Q4_0 blocks of 32.
+ * Included once per target, after vectors.h.
+ */
 
-static void store_q8(const float *x, uint8_t *block) {
+INLINE TARGET void ON(store_q8)(const float *x, uint8_t *block) {
     float most = 0;
     for (int j = 0; j < BLOCK; j++) most = fabsf(x[j]) > most || x[j] != x[j] ? fabsf(x[j]) : most;
     float d = most / 127, inverse = d > 0 ? 1 / d : 0;
@@ -14,7 +15,7 @@ static void store_q8(const float *x, uint8_t *block) {
 }
 
 /* Q4_0 gives the value that is largest in size the code 0, that is -8: the range -8 ... 7 is used on its longer side. */
-static void store_q4(const float *x, uint8_t *block) {
+INLINE TARGET void ON(store_q4)(const float *x, uint8_t *block) {
     float extreme = 0;
     for (int j = 0; j < BLOCK; j++) extreme = fabsf(x[j]) > fabsf(extreme) || x[j] != x[j] ? x[j] : extreme;
     float d = extreme / -8, inverse = d != 0 ? 1 / d : 0;
@@ -28,11 +29,13 @@ static void store_q4(const float *x, uint8_t *block) {
     for (int j = 0; j < 16; j++) block[2 + j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
 }
 
-static void store_row(const CacheLayer *c, const float *x, uint8_t *row) {
+static TARGET void ON(store)(const CacheLayer *c, const float *x, uint8_t *row) {
+    int64_t i = 0;
     switch (c->kind) {
     case CACHE_F32: memcpy(row, x, (size_t)c->width * 4); break;
     case CACHE_F16:
-        for (int64_t i = 0; i < c->width; i++) {
+        for (; i + LANES <= c->width; i += LANES) ON(save_halves)(row + 2 * i, ON(load)(x + i));
+        for (; i < c->width; i++) {
             uint16_t half = float_to_half(x[i]);
             memcpy(row + 2 * i, &half, 2);
         }
@@ -40,8 +43,8 @@ static void store_row(const CacheLayer *c, const float *x, uint8_t *row) {
     default:
         for (int64_t b = 0; b < c->width / BLOCK; b++)
             if (c->kind == CACHE_Q8)
-                store_q8(x + b * BLOCK, row + b * 34);
+                ON(store_q8)(x + b * BLOCK, row + b * 34);
             else
-                store_q4(x + b * BLOCK, row + b * 18);
+                ON(store_q4)(x + b * BLOCK, row + b * 18);
     }
 }
