@@ -2,7 +2,7 @@
 
     python site/stage.py            writes the whole tree of pages to build/docs, for any generator
 
-Addresses mirror the repository: lecture_notes/01-pruning.md becomes lecture_notes/01-pruning/, and
+Addresses mirror the repository: lecture_notes/pruning.md becomes lecture_notes/pruning/, and
 labs/01-pruning/01-pruning.ipynb becomes labs/01-pruning/. What happens to a note on its way:
 
 * ``[@key]`` becomes a footnote made from references.bib; an unknown key stops the build.
@@ -58,7 +58,7 @@ class Tree:
 
 
 def notes(root: Path) -> list[Path]:
-    """The chapters and the folder's README, in reading order."""
+    """The chapters and the folder's README."""
     return sorted((root / "lecture_notes").glob("*.md"))
 
 

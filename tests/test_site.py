@@ -26,14 +26,14 @@ import pytest
 
 OWN = ("data:", "blob:")
 LABS = {  # and the chapters that prepare for each
-    "00-measure": ("00-measure",),
-    "01-pruning": ("01-pruning",),
-    "02-quantization": ("02-quantization",),
-    "03-distillation": ("03-distillation",),
-    "04-llm-quantization": ("04-outliers", "05-four-bits"),
-    "05-kernels": ("06-kernels",),
-    "06-inference": ("07-inference",),
-    "07-deploy": ("08-deployment",),
+    "00-measure": ("measuring",),
+    "01-pruning": ("pruning",),
+    "02-quantization": ("quantization",),
+    "03-distillation": ("distillation",),
+    "04-llm-quantization": ("outliers", "four-bits"),
+    "05-kernels": ("kernels",),
+    "06-inference": ("inference",),
+    "07-deploy": ("deployment",),
 }
 NOTES = tuple(chapter for chapters in LABS.values() for chapter in chapters)
 
@@ -236,14 +236,14 @@ def spoil(path: Path, old: str, new: str) -> None:
         ("[@press2017]", "[@nobody1999]", "no entry nobody1999 in references.bib"),
         ("124.4<!--=gpt2.once-->", "125.4<!--=gpt2.once-->", "'125.4' is written, but gpt2.once is '124.4'"),
         ("<!--=gpt2.once-->", "<!--=gpt2.never-->", "no value 'gpt2.never'"),
-        ("(01-pruning.md)", "(01-prunning.md)", "01-prunning.md leads nowhere"),
+        ("(pruning.md)", "(prunning.md)", "prunning.md leads nowhere"),
         ("(figures/decode.svg)", "(figures/encode.svg)", "no figure script figures/encode.py"),
         ("![Energies of single", "![](figures/energy.svg)\n\n![Energies of single", "figures/energy.svg has no text"),
     ],
     ids=["citation", "number", "value", "link", "figure", "alternative text"],
 )
 def test_a_fault_in_a_note_stops_the_staging_and_is_named(source: Path, old: str, new: str, said: str) -> None:
-    spoil(source / "lecture_notes" / "00-measure.md", old, new)
+    spoil(source / "lecture_notes" / "measuring.md", old, new)
     done = run(source, "site/stage.py")
     assert done.returncode != 0
     assert said in done.stderr
@@ -251,7 +251,7 @@ def test_a_fault_in_a_note_stops_the_staging_and_is_named(source: Path, old: str
 
 @pytest.mark.parametrize(("old", "new"), [("[@press2017]", "[@nobody1999]"), ("#conv_macs)", "#conv_max)")])
 def test_an_unknown_citation_or_anchor_stops_mkdocs(source: Path, old: str, new: str) -> None:
-    spoil(source / "lecture_notes" / "00-measure.md", old, new)
+    spoil(source / "lecture_notes" / "measuring.md", old, new)
     done = mkdocs(source)
     assert done.returncode != 0
     assert new.strip("[@#)]") in done.stdout + done.stderr
@@ -273,7 +273,7 @@ def test_a_notebook_with_a_solution_stops_the_build(source: Path) -> None:
 def test_the_pages_can_be_written_for_any_generator(source: Path) -> None:
     done = run(source, "site/stage.py")
     assert done.returncode == 0, done.stderr
-    note = (source / "build" / "docs" / "lecture_notes" / "01-pruning.md").read_text(encoding="utf-8")
+    note = (source / "build" / "docs" / "lecture_notes" / "pruning.md").read_text(encoding="utf-8")
     assert note.count('<figure class="plot"') >= 3
     assert "<!--=" not in note
     assert "[@" not in note
@@ -390,12 +390,12 @@ def test_figures_follow_the_page_and_navigation_typesets(server: str, chromium: 
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(server + "lecture_notes/00-measure/")
+        page.goto(server + "lecture_notes/measuring/")
         page.wait_for_selector(".katex")
         light = page.evaluate(color)
         page.click("label[title='Switch to dark mode']")
         assert page.evaluate(color) != light
-        page.click("nav a:has-text('1 · Pruning')")
+        page.click("nav a:has-text('Pruning I:')")
         page.wait_for_function("document.title.includes('Pruning')")
         page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
         assert page.locator(".katex").count() > 20

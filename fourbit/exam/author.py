@@ -89,7 +89,7 @@ class Mistake:
         id: kebab-case noun, unique in its exercise.
         patch: pairs (old, new); each `old` occurs exactly once in the reference's source.
         why: what a good teacher would say, in two or three sentences.
-        link: into a lecture note, "lecture_notes/01-pruning.md#ties-and-exact-counts".
+        link: into a lecture note, "lecture_notes/pruning.md#ties-and-exact-counts".
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What the figures and the numbers of chapter 03 share, and its numbers: see values.py."""
+"""What the figures and the numbers of the chapter on distillation share, and its numbers: see values.py."""
 
 from __future__ import annotations
 

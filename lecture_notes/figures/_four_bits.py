@@ -1,4 +1,4 @@
-"""The numbers of chapter 05, and what its figures share: see values.py."""
+"""The numbers of the chapter on four bits, and what its figures share: see values.py."""
 
 from __future__ import annotations
 

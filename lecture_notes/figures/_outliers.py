@@ -1,4 +1,4 @@
-"""The numbers of chapter 04, and what its figures share: see values.py."""
+"""The numbers of the chapter on outliers, and what its figures share: see values.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure what chapter 08 reports, on the pocket model and a hollow 7B, and write deployment.json.
+"""Measure what the chapter on deployment reports, on the pocket model and a hollow 7B, and write deployment.json.
 
     python lecture_notes/figures/measure_deployment.py [PART ...]     anatomy, caches, conversions, ...
 

@@ -1,4 +1,4 @@
-"""Measure what chapter 03 reports beyond the lab's stored results, and write distillation.json.
+"""Measure what the chapter on distillation reports beyond the lab's stored results, and write distillation.json.
 
     python lecture_notes/figures/measure_distillation.py
 

@@ -1,4 +1,4 @@
-"""Measure what chapter 07 reports, on the pocket language model, and write inference.json.
+"""Measure what the chapter on inference reports, on the pocket language model, and write inference.json.
 
     python lecture_notes/figures/measure_inference.py [PART ...]     all parts, or these alone; the others stay
 
@@ -380,7 +380,7 @@ def store(name: str, value: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure what chapter 07 reports.")
+    parser = argparse.ArgumentParser(description="Measure what the chapter on inference reports.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)

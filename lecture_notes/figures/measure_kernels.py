@@ -1,4 +1,4 @@
-"""Measure what chapter 06 reports, on one core, and write kernels.json.
+"""Measure what the chapter on kernels reports, on one core, and write kernels.json.
 
     python lecture_notes/figures/measure_kernels.py [PART ...]     all parts, or these alone; the others stay
 

@@ -1,4 +1,4 @@
-"""Measure what chapter 05 reports, on the pocket language model, and write llm.json.
+"""Measure what the chapter on four bits reports, on the pocket language model, and write llm.json.
 
     python lecture_notes/figures/measure_llm.py [PART ...]     all parts but the table, or these alone; the others stay
     python lecture_notes/figures/measure_llm.py --full         the table of every scheme as well
@@ -544,7 +544,7 @@ def store(name: str, value: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure what chapter 05 reports.")
+    parser = argparse.ArgumentParser(description="Measure what the chapter on four bits reports.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all but table)")
     parser.add_argument("--full", action="store_true", help="the table of every scheme as well")
     chosen = parser.parse_args(arguments)

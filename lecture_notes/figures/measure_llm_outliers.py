@@ -1,4 +1,4 @@
-"""Measure what chapter 04 reports, on the pocket language model, and write llm_outliers.json.
+"""Measure what the chapter on outliers reports, on the pocket language model, and write llm_outliers.json.
 
     python lecture_notes/figures/measure_llm_outliers.py [PART ...]     all parts, or these alone; the others stay
 
@@ -450,7 +450,7 @@ def store(name: str, value: Any) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure what chapter 04 reports.")
+    parser = argparse.ArgumentParser(description="Measure what the chapter on outliers reports.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Measure what chapter 01 reports, on the shipped network, and write pruning.json (15 to 25 minutes of one core).
+"""Measure what the chapter on pruning reports, on the shipped network, and write pruning.json (15 to 25 minutes of one core).
 
     python lecture_notes/figures/measure_pruning.py
 

@@ -1,4 +1,4 @@
-"""Measure what chapter 02 reports, on the shipped network, and write quantization.json.
+"""Measure what the chapter on quantization reports, on the shipped network, and write quantization.json.
 
     python lecture_notes/figures/measure_quantization.py [PART ...]     all parts, or these alone; the others stay
 

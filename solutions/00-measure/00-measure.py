@@ -12,7 +12,7 @@
 #
 # Work from top to bottom. Before each measurement you write down a guess: nobody grades it, but a guess is what makes
 # a measurement surprising. `check("...")` tells you at once what holds and what does not, and often which mistake it
-# was. The lecture note is [Measure first](../../lecture_notes/00-measure.md).
+# was. The lecture note is [Measure first](../../lecture_notes/measuring.md).
 
 # %% role="setup"
 import copy

@@ -16,7 +16,7 @@ from torch import nn
 from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
 from fourbit.measure import HOROWITZ45
 
-NOTES = "lecture_notes/00-measure.md#"
+NOTES = "lecture_notes/measuring.md#"
 
 
 def rng_of(name: str, seed: int, visible: bool) -> random.Random:

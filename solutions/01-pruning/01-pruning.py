@@ -11,7 +11,7 @@
 #
 # Two rules hold throughout. Everything is **chosen on validation images**; the test images are read once, in
 # the last cell. And before each measurement you write a guess down. The lecture note is
-# [Pruning](../../lecture_notes/01-pruning.md).
+# [Pruning](../../lecture_notes/pruning.md).
 
 # %% role="setup"
 import copy

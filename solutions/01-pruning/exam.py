@@ -14,7 +14,7 @@ from torch import nn
 from fourbit.codec import Ref
 from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
 
-NOTES = "lecture_notes/01-pruning.md#"
+NOTES = "lecture_notes/pruning.md#"
 
 
 def tags(*names: str) -> frozenset[str]:

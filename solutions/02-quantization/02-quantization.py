@@ -13,7 +13,7 @@
 #
 # As before: everything is **chosen on validation images**, the test images are read once, in the last cell, and
 # before each measurement you write a guess down. The lecture note is
-# [Quantization](../../lecture_notes/02-quantization.md).
+# [Quantization](../../lecture_notes/quantization.md).
 
 # %% role="setup"
 import copy

@@ -19,7 +19,7 @@ from fourbit.exam.fixtures import images, model
 from fourbit.recipes.mixed_precision import CHOICES, read_front, rounded
 from fourbit.sparsity import prunable
 
-NOTES = "lecture_notes/02-quantization.md#"
+NOTES = "lecture_notes/quantization.md#"
 
 
 def tags(*names: str) -> frozenset[str]:

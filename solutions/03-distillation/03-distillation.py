@@ -11,7 +11,7 @@
 # gain comes from. At the end you write a student of less than 30 kB to disk.
 #
 # The rules of the last labs hold: everything is **chosen on validation images**, and before each measurement
-# you write a guess down. The lecture note is [Distillation](../../lecture_notes/03-distillation.md).
+# you write a guess down. The lecture note is [Distillation](../../lecture_notes/distillation.md).
 
 # %% role="setup"
 import copy

@@ -20,7 +20,7 @@ from fourbit.codec import Ref
 from fourbit.distillation import T_QUANTILES
 from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
 
-NOTES = "lecture_notes/03-distillation.md#"
+NOTES = "lecture_notes/distillation.md#"
 
 
 def tags(*names: str) -> frozenset[str]:

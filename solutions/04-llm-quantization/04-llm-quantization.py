@@ -10,8 +10,8 @@
 #
 # Three novels by Jane Austen keep three jobs apart: scales and statistics come from *Northanger Abbey*, every
 # scheme is judged on *Persuasion*, and the hidden exam asks about a third. Before each measurement you write a
-# guess down. The lecture notes are [Outliers and eight bits](../../lecture_notes/04-outliers.md) and [Four bits and
-# fewer](../../lecture_notes/05-four-bits.md).
+# guess down. The lecture notes are [Outliers and eight bits](../../lecture_notes/outliers.md) and [Four bits and
+# fewer](../../lecture_notes/four-bits.md).
 
 # %% role="setup"
 import math

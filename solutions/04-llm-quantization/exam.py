@@ -18,7 +18,7 @@ from fourbit.codec import Ref
 from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
 from fourbit.recipes.llm_mixed import read_table
 
-NOTES = {"outliers": "lecture_notes/04-outliers.md#", "four-bits": "lecture_notes/05-four-bits.md#"}
+NOTES = {"outliers": "lecture_notes/outliers.md#", "four-bits": "lecture_notes/four-bits.md#"}
 
 
 def tags(*names: str) -> frozenset[str]:

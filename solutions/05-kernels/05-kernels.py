@@ -14,7 +14,7 @@
 # *computes* and for the bytes that a plan moves, counted. Times that you measure here are yours alone; for two kernels
 # the grader holds a race with a clock of its own, in turns with ours, and whoever needs at most 2.5 times as long as
 # our *numba* kernel has all points. The lecture note is [Kernels and
-# co-design](../../lecture_notes/06-kernels.md).
+# co-design](../../lecture_notes/kernels.md).
 
 # %% role="setup"
 import math

@@ -17,7 +17,7 @@ from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property, R
 from fourbit.exam.fixtures import random_array
 from fourbit.exam.suspects import FLAWS
 
-NOTE = "lecture_notes/06-kernels.md#"
+NOTE = "lecture_notes/kernels.md#"
 
 
 def tags(*names: str) -> frozenset[str]:

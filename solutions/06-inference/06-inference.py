@@ -8,7 +8,7 @@
 #
 # You write its parts, and from section 3 on the model in this notebook runs on them. The model is SmolLM2-135M-Instruct
 # again (`fourbit models fetch smollm2`, then all is offline). The lecture note is
-# [Inference arithmetic](../../lecture_notes/07-inference.md). Before each measurement you write a guess down.
+# [Inference arithmetic](../../lecture_notes/inference.md). Before each measurement you write a guess down.
 
 # %% role="setup"
 import math

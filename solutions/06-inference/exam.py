@@ -17,7 +17,7 @@ import torch
 from fourbit.codec import Ref
 from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
 
-CHAPTER = "lecture_notes/07-inference.md#"
+CHAPTER = "lecture_notes/inference.md#"
 
 
 def tags(*names: str) -> frozenset[str]:

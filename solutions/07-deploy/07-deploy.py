@@ -10,7 +10,7 @@
 # Three models stand in for one another. The **pocket** model of lab 04 makes sense and is small. A **hollow** 7B has
 # the shapes of Llama-2-7B and random weights: it takes the memory and the time of a real one, and says nothing. It is
 # made on your machine in seconds and deleted at the end. A **real** 7B runs through the same cells if you have one: put
-# its name or path below. The lecture note is [Deployment](../../lecture_notes/08-deployment.md).
+# its name or path below. The lecture note is [Deployment](../../lecture_notes/deployment.md).
 
 # %% role="setup"
 import itertools

@@ -20,7 +20,7 @@ import torch
 from fourbit.exam import Alternative, Case, Exam, Exercise, Mistake, Property
 from fourbit.recipes.deployments import deployments
 
-NOTES = "lecture_notes/08-deployment.md#"
+NOTES = "lecture_notes/deployment.md#"
 
 
 def tags(*names: str) -> frozenset[str]:
@@ -2223,7 +2223,7 @@ CHAT = Exercise(
             "the first token is missing",
             "prompts",
             "You leave out what stands before everything. Models that were trained with a first token put their "
-            "massive activations there (chapter 4); without it the first word has to do.",
+            "massive activations there (the notes on outliers); without it the first word has to do.",
             (CHAT_BEGIN, "found = []"),
         ),
         mistake(
