@@ -1,6 +1,8 @@
 // What a page does after it is shown: formulas are typeset with the KaTeX beside this file (pages without any load
-// nothing), and whatever scrolls sideways can be reached by keyboard.
+// nothing), whatever scrolls sideways can be reached by keyboard, and an explorable <fourbit-NAME> is loaded when it
+// comes near the viewport (pages without any load nothing).
 const folder = new URL("katex/", document.currentScript.src);
+const explorables = new URL("explorables/", document.currentScript.src);
 let katex;
 
 function load() {
@@ -32,7 +34,23 @@ function reachable() {
   }
 }
 
+const arriving = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    arriving.unobserve(target);
+    import(new URL(`${target.localName.slice("fourbit-".length)}.js`, explorables)).then(() => target.arrive());
+  }
+}, { rootMargin: "600px" });
+
+function explore() {
+  arriving.disconnect(); // what it watched went with the page before
+  for (const element of document.querySelectorAll("article *")) {
+    if (element.localName.startsWith("fourbit-")) arriving.observe(element);
+  }
+}
+
 document$.subscribe(async () => {
+  explore();
   await typeset();
   await document.fonts.ready; // widths are not final before
   reachable();
