@@ -8,6 +8,7 @@ labs/01-pruning/01-pruning.ipynb becomes labs/01-pruning/. What happens to a not
 * ``[@key]`` becomes a footnote made from references.bib; an unknown key stops the build.
 * ``12.7<!--=key-->`` stays as written if values.json has "12.7" for that key, and stops the build otherwise.
 * ``![what it shows](figures/name.svg)`` becomes the drawing itself, which then follows the page's colors.
+* A number that says nowhere where it comes from stops the build: see ledger.py, which also makes the claims ledger.
 * ``<a id="name"></a>`` above a heading becomes the heading's own id.
 * Links between folders are rewritten; one that leads nowhere on the site stops the build.
 """
@@ -24,7 +25,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import ledger
 from figures import drawing
+from ledger import VALUE
+from ledger_page import ledger_page
 from notebooks import Lab, lab_page, lab_table, lab_zip, read_labs
 from problems import StageError
 from references import Bibliography
@@ -33,7 +37,6 @@ CODE = re.compile(r"(^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`)", re.
 LINK = re.compile(r"(?P<before>\]\(|\bhref=\")(?P<target>[^)\s\"]+)")
 IMAGE = re.compile(r"^!\[(?P<alt>[^\]]*)\]\((?P<path>figures/(?P<name>[\w-]+)\.svg)\)$", re.MULTILINE)
 ANCHOR = re.compile(r'^<a id="(?P<id>[\w-]+)"></a>\n+(?P<heading>#{1,6} .+)$', re.MULTILINE)
-VALUE = re.compile(r"(?P<text>[^\s(*_]+?)(?P<close>[*_]*)<!--=(?P<key>[\w.-]+)-->")
 EXTERNAL = re.compile(r"[a-z][a-z0-9+.-]*:|#|//", re.IGNORECASE)
 
 
@@ -81,11 +84,15 @@ def stage(root: Path) -> dict[str, str | bytes]:
         files[lab.notebook] = (root / lab.notebook).read_bytes()
         files[lab.zip] = lab_zip(root, lab)
     files["labs/index.md"] = lab_table(tree.labs)
+    text = bibliography.cite(ledger_page(root / "lecture_notes"), "the claims ledger")
+    files["lecture_notes/ledger.md"] = text + bibliography.footnotes(text)
     return files
 
 
 def note_page(text: str, source: str, tree: Tree, bibliography: Bibliography, values: dict[str, str]) -> str:
     """The page of one note; `source` is its path in the repository."""
+    ledger.check(text, source)
+    text = outside_code(text, ledger.clean)
     text = outside_code(text, lambda part: check_values(part, source, values))
     text = ANCHOR.sub(r"\g<heading> {#\g<id>}", text)
     text = outside_code(text, lambda part: link(part, source, tree.pages[source], tree))

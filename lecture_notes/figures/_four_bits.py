@@ -148,6 +148,8 @@ def seven_billion() -> dict[str, str]:
     whole = config.parameters()
     total = inner * (4 + 24 / 128) / 8 + 2 * (whole - inner)
     return {
+        "vocabulary": f"{find('smollm2').config.vocabulary:,}",
+        "seven.vocabulary": f"{config.vocabulary:,}",
         "seven": f"{whole / 1e9:.1f}",
         "seven.rest": f"{100 * (whole - inner) / whole:.0f}",
         "seven.16": f"{2 * whole / 1e9:.1f}",

@@ -91,6 +91,8 @@ def caches(data: Data) -> dict[str, str]:
         found[f"kv.{key}"] = f"{each / 1024:.0f}"
         found[f"kv.{key}.4096"] = f"{4096 * each / 1e9:.2f}"
         found[f"kv.{key}.32k"] = f"{32768 * each / 1e9:.2f}"
+    tokens = READ["Llama-2-7B"] * 4.5 / 8 / cache_bytes("Llama-2-7B")
+    found["cache.weights"] = f"{round(tokens, -2):,.0f}"
     found["apart"] = powers(max(data["consistency"]["apart"].values()))
     found["largest"] = f"{data['consistency']['largest']:.0f}"
     found["work.without"] = f"{512 * 513 // 2:,}"

@@ -55,12 +55,14 @@ def theory() -> dict[str, str]:
     found = {f"q.db.{bits}": f"{value:.0f}" for bits, value in decibels.items()}
     found["q.db.bit"] = f"{20 * math.log10(2):.2f}"
     found |= {f"q.laplace.{bits}": f"{best_clip(bits):.1f}" for bits in (2, 4, 8)}
-    worst = 1152 * 255 * 127
+    inputs = build("T4", seed=0).get_submodule("fc1").weight.shape[1]
+    worst = inputs * 255 * 127
     sizes = {name: w.numel() for name, w in prunable(build("T4", seed=0)).items()}
     normal = statistics.NormalDist()
     for values, half in ((3, 1 / 2), (4, 1 / 3)):  # half a step, in largest magnitudes
         found[f"q.zeros.{values}"] = f"{100 * (2 * normal.cdf(half * LARGEST) - 1):.0f}"
     return found | {
+        "q.acc.inputs": f"{inputs:,}",
         "q.acc.worst": f"{worst:,}",
         "q.acc.bits": f"{math.ceil(math.log2(worst))}",
         "q.fc1.3": f"{sizes['fc1'] * 3 // 8:,}",

@@ -49,6 +49,7 @@ def network() -> dict[str, str]:
         "t4.file_bytes": f"{size.total:,}",
         "t4.extra_bytes": f"{size.total - 4 * params:,}",
         "t4.header_bytes": f"{size.header:,}",
+        "t4.small_tensors": f"{100 * (1 - sum(w.numel() for w in prunable(model).values()) / params):.1f}",
         "t4.macs_ratio": f"{macs / macs_small:.0f}",
         "s5.macs": f"{macs_small:,}",
         "t4.fc1_weights": f"{100 * model.get_submodule('fc1').weight.numel() / params:.0f}",
@@ -98,6 +99,10 @@ def energies() -> dict[str, str]:
         "sram": (macs * int8 / 1e6, params * sram / 1e6),
     }
     found = {
+        "pj.mult.fp32": f"{mult['fp32']:g}",
+        "pj.add.fp32": f"{add['fp32']:g}",
+        "pj.mult.int8": f"{mult['int8']:g}",
+        "pj.add.int32": f"{add['int32']:g}",
         "pj.mac.fp32": f"{fp32:.1f}",
         "pj.mac.int8": f"{int8:.1f}",
         "pj.dram_over_mac": f"{4 * dram / fp32:.0f}",
@@ -120,6 +125,7 @@ def decoding() -> dict[str, str]:
     bandwidth = 1008e9
     return {
         "llama.params": f"{total:,}",
+        "llama.billion": f"{total / 1e9:.2f}",
         "llama.fp16_gb": f"{2 * total / 1e9:.2f}",
         "llama.fp16_gib": f"{2 * total / 2**30:.2f}",
         "llama.read_fp16": f"{fp16 / 1e9:.2f}",
