@@ -51,14 +51,14 @@ Windows, in this folder:
 
 With conda: conda env create -f environment.yml, conda activate fourbit, fourbit lab {number}.
 
-The first command makes an environment in .venv (it downloads several hundred megabytes, once), the second says what this
-machine can do, the third opens the notebook in JupyterLab. `fourbit check {number}` grades the whole notebook on its visible
-exam. Each check in the notebook does that for one exercise. The archives of other labs stand alone like this one; for all
-labs in one folder, clone the repository.
+The first command makes an environment in .venv (it downloads several hundred megabytes, once), the second says what
+this machine can do, the third opens the notebook in JupyterLab. `fourbit check {number}` grades the notebook on its
+visible exam, as each check in the notebook does for one exercise. The archives of other labs stand alone like this one;
+for all labs in one folder, clone the repository.
 
-Code: Apache License 2.0 (LICENSE). Lecture notes: CC BY 4.0. Data: the licenses beside them in fourbit/assets.
+Code: Apache License 2.0 (LICENSE). Lecture notes: CC BY 4.0. Data: the licenses beside it in fourbit/assets.
 """
-NETWORK = "The model is fetched once from the network (93 MB): .venv/bin/fourbit models fetch smollm2. Then all is offline."
+NETWORK = "The model comes once from the network (93 MB): .venv/bin/fourbit models fetch smollm2. Then all is offline."
 
 
 def lab_zip(root: Path, lab: Lab) -> bytes:

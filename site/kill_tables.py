@@ -13,10 +13,11 @@ from problems import StageError
 HEAD = """\
 ## What the exam tells apart {{#kill-matrix}}
 
-{exercises} exercises, {mistakes} known mistakes. Under the hidden exam the reference and {alternatives} other right solutions
-score everything, an untouched notebook scores nothing, every mistake loses points, and an impostor that answers from
-the expected outputs without looking at the question never earns half. `check` in the notebook names {named} of the
-mistakes: those whose outputs differ from a right solution's on the visible cases. A test computes this table anew.
+{exercises} exercises, {mistakes} known mistakes. Under the hidden exam the reference and {alternatives} other right
+solutions score everything, an untouched notebook scores nothing, every mistake loses points, and an impostor that
+answers from the expected outputs without looking at the question never earns half. `check` in the notebook names
+{named} of the mistakes: those whose outputs differ from a right solution's on the visible cases. A test computes this
+table anew.
 
 <details markdown="1"><summary>Show the mistakes. Their names are hints, so try first.</summary>
 """
@@ -53,8 +54,8 @@ def heading(exercise: dict[str, Any]) -> list[str]:
 def rows(exercise: dict[str, Any]) -> list[str]:
     """One row for each mistake; its name leads to where the notes explain it."""
     return [
-        f"| [{plain(mistake['name'])}](../../{mistake['link']}) | {mistake['lost']:g} | {'yes' if mistake['named'] else 'no'} |"
-        for mistake in exercise["mistakes"]
+        f"| [{plain(m['name'])}](../../{m['link']}) | {m['lost']:g} | {'yes' if m['named'] else 'no'} |"
+        for m in exercise["mistakes"]
     ]
 
 

@@ -17,14 +17,15 @@ out; [download](../start.md) it to work in it.
 TIERS = """\
 ## What the labs need
 
-*Python 3.11 or newer and two cores. No lab needs a GPU.* Labs 00 to 03 work offline from the first minute; those that read a
-language model fetch it once. Data and models come in three tiers, and every lab runs on the first:
+Python 3.11 or newer and two cores. No lab needs a GPU. Labs 00 to 03 work offline once they are installed; those that
+read a language model fetch it once. Data and models come in three tiers, and every lab runs on the first:
 
-| tier | is | comes from | used for |
-|---|---|---|---|
-| **pocket** | Fashion-MNIST, small trained networks, three novels; SmolLM2-135M-Instruct, 93 MB | the archive or the clone; the model from the network, once: `fourbit models fetch smollm2` | everything that is graded |
-| **real** | CIFAR-10, models of up to 7 billion parameters, a GGUF file of yours | the network, if you ask for it | seeing the same cells on something larger |
-| **hollow** | the shape of any model with random weights | made on your machine in seconds, without a network | memory, loading and speed of a 7B |
+* **pocket**: Fashion-MNIST, small trained networks, novels by Jane Austen, all in the archive and the clone; and
+  SmolLM2-135M-Instruct (93 MB), once from the network: `fourbit models fetch smollm2`. What is graded runs on these.
+* **real**: CIFAR-10, models of up to 7 billion parameters from the network, or a GGUF file of yours, if you ask for it.
+  The same cells on something larger.
+* **hollow**: the shape of any model with random weights, made on your machine in seconds and without a network. Memory,
+  loading and speed of a 7B are real, its answers are not.
 
 `fourbit doctor` says which of them work on your machine.
 

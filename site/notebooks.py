@@ -6,12 +6,11 @@ of facts under an exercise's heading.
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from problems import StageError
 
 HIDDEN = ("BEGIN SOLUTION", "BEGIN HIDDEN TESTS", "BEGIN MARK SCHEME")
 FACTS = re.compile(r"^\*(?:Exercise `\w+`|Written answer): (?P<facts>[^*]+?)\.?\*\n*", re.MULTILINE)
+DIFFICULTY = re.compile(r"difficulty (\d of \d)")
+RUNS = re.compile(r"runs in (?P<about>under a second|about (?P<number>\d+) (?P<unit>s|min))")
 TITLES = {"exercise": "Exercise", "written": "Written answer", "prediction": "Prediction"}
 
 
@@ -30,6 +31,26 @@ class Question:
     role: str
     points: float
     facts: str
+
+    @property
+    def difficulty(self) -> str:
+        """ "2 of 3", or nothing for a written answer."""
+        found = DIFFICULTY.search(self.facts)
+        return found[1] if found else ""
+
+    @property
+    def runs(self) -> str:
+        """ "about 12 s", or nothing where it was not measured."""
+        found = RUNS.search(self.facts)
+        return found["about"] if found else ""
+
+    @property
+    def seconds(self) -> float:
+        """What `runs` says as a number; half a second stands for less than one."""
+        found = RUNS.search(self.facts)
+        if not found:
+            return 0.0
+        return float(found["number"]) * (60 if found["unit"] == "min" else 1) if found["number"] else 0.5
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,21 @@ class Lab:
     @property
     def points(self) -> float:
         return sum(question.points for question in self.questions)
+
+    @property
+    def minutes(self) -> int:
+        """How long the reference's cells run in all, on one core; at least 1."""
+        return max(1, round(sum(question.seconds for question in self.questions) / 60))
+
+    @cached_property
+    def needs_model(self) -> bool:
+        """Whether its cells read the pocket language model, which is fetched once."""
+        return any("smollm2" in source_of(cell) for cell in self.cells)
+
+    @cached_property
+    def needs_hollow(self) -> bool:
+        """Whether its cells make a hollow model, which takes disk and memory."""
+        return any("write_hollow" in source_of(cell) for cell in self.cells)
 
 
 def read_labs(folder: Path) -> tuple[Lab, ...]:
@@ -141,11 +177,21 @@ def fenced(code: str) -> str:
 
 
 def downloads(lab: Lab) -> str:
-    """Buttons for the notebook alone and for the folder, whose exam pack `check` needs."""
+    """Buttons for all that a student needs, and for the notebook alone."""
     return (
         f"[Download the lab]({lab.name}/{lab.name}.zip){{ .md-button .md-button--primary download }} "
-        f"[Notebook only]({lab.name}/{lab.name}.ipynb){{ .md-button download }}"
+        f"[Notebook only]({lab.name}/{lab.name}.ipynb){{ .md-button download }}\n\n"
+        "The archive holds the notebook, its visible exam, the toolkit, the data that this lab reads and a README with "
+        f"three commands ([what they do](../start.md#archive)). {needs(lab)}"
     )
+
+
+def needs(lab: Lab) -> str:
+    """What doing the lab takes, in sentences."""
+    runs = f"Its cells run for about {lab.minutes} min in all on one core of a laptop; no GPU is needed."
+    model = " A language model is fetched once (93 MB), then all is offline." if lab.needs_model else " All is offline."
+    hollow = " A hollow 7B takes 4 GB of disk while it runs, or a hollow 1.1B less, where memory is short."
+    return runs + model + (hollow if lab.needs_hollow else "")
 
 
 def contents(lab: Lab) -> str:
@@ -153,33 +199,7 @@ def contents(lab: Lab) -> str:
     rows = []
     for question in lab.questions:
         anchor = question.name if question.role == "exercise" else f"{question.role}-{question.name}"
-        about = question.facts.partition(", ")[2]
-        rows.append(f"| [`{question.name}`](#{anchor}) | {question.points:g} | {about} |")
-    return "\n".join(["| question | points | about |", "|---|--:|---|", *rows, f"| **all** | **{lab.points:g}** | |"])
-
-
-def lab_table(labs: tuple[Lab, ...]) -> str:
-    """The page that lists the labs."""
-    rows = [
-        f"| [{lab.title}]({lab.name}.md) | {len(lab.questions)} | {lab.points:g} | [zip]({lab.name}/{lab.name}.zip) |"
-        for lab in labs
-    ]
-    intro = (
-        "Each lab is a notebook that checks itself while you work: write a function, run the cell below it, and read "
-        "which property fails, on which input, and, when it is a known one, the name of the mistake. Reading works "
-        "here; doing needs the notebook and the `fourbit` package ([start](../index.md#start))."
-    )
-    table = "\n".join(["| lab | questions | points | download |", "|---|--:|--:|---|", *rows])
-    return f"# Labs\n\n{intro}\n\n{table}\n"
-
-
-def lab_zip(root: Path, lab: Lab) -> bytes:
-    """The notebook and its exam pack as an archive that is the same bytes on every build."""
-    buffer, folder = io.BytesIO(), root / "labs" / lab.name
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        exam = (path for path in (folder / "exam").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        for path in [root / lab.notebook, *sorted(exam)]:
-            info = zipfile.ZipInfo(f"{lab.name}/{path.relative_to(folder).as_posix()}", (2026, 1, 1, 0, 0, 0))
-            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            archive.writestr(info, path.read_bytes())
-    return buffer.getvalue()
+        difficulty = question.difficulty or "graded by hand"
+        rows.append(f"| [`{question.name}`](#{anchor}) | {question.points:g} | {difficulty} | {question.runs} |")
+    head = ["| question | points | difficulty | its cells run in |", "|---|--:|---|---|"]
+    return "\n".join([*head, *rows, f"| **all** | **{lab.points:g}** | | **about {lab.minutes} min** |"])

@@ -26,10 +26,13 @@ from functools import partial
 from pathlib import Path
 
 import ledger
+from archives import lab_zip
 from figures import drawing
+from kill_tables import kill_table, read_matrix
+from lab_index import lab_index
 from ledger import VALUE
 from ledger_page import ledger_page
-from notebooks import Lab, lab_page, lab_table, lab_zip, read_labs
+from notebooks import Lab, lab_page, read_labs
 from problems import StageError
 from references import Bibliography
 
@@ -78,14 +81,23 @@ def stage(root: Path) -> dict[str, str | bytes]:
     for path in notes(root):
         source = f"lecture_notes/{path.name}"
         files[tree.pages[source]] = note_page(path.read_text(encoding="utf-8"), source, tree, bibliography, values)
-    for lab in tree.labs:
-        relink = partial(link, source=lab.notebook, page=lab.page, tree=tree)
-        files[lab.page] = lab_page(lab, partial(outside_code, change=relink))
-        files[lab.notebook] = (root / lab.notebook).read_bytes()
-        files[lab.zip] = lab_zip(root, lab)
-    files["labs/index.md"] = lab_table(tree.labs)
+    files |= lab_files(tree)
     text = bibliography.cite(ledger_page(root / "lecture_notes"), "the claims ledger")
     files["lecture_notes/ledger.md"] = text + bibliography.footnotes(text)
+    return files
+
+
+def lab_files(tree: Tree) -> dict[str, str | bytes]:
+    """The pages of the labs, their notebooks and archives, and the page that lists them."""
+    files: dict[str, str | bytes] = {}
+    matrix = read_matrix(tree.root / "site" / "kill-matrix.json")
+    for lab in tree.labs:
+        relink = partial(outside_code, change=partial(link, source=lab.notebook, page=lab.page, tree=tree))
+        exam = relink(kill_table(matrix[lab.name])) if lab.name in matrix else ""
+        files[lab.page] = f"{lab_page(lab, relink)}\n{exam}\n"
+        files[lab.notebook] = (tree.root / lab.notebook).read_bytes()
+        files[lab.zip] = lab_zip(tree.root, lab)
+    files["labs/index.md"] = lab_index(tree.labs, {lab.name: len(files[lab.zip]) for lab in tree.labs})
     return files
 
 

@@ -54,10 +54,10 @@ def load(path: Path, name: str) -> ModuleType:
 
 def copy_source(root: Path, target: Path) -> Path:
     """What the site is made of, and nothing else: no solutions, no cache."""
-    for name, left_out in (("site", ()), ("lecture_notes", ()), ("labs", ()), ("fourbit", ("assets",))):
-        ignore = shutil.ignore_patterns("__pycache__", ".*", *left_out)
-        shutil.copytree(root / name, target / name, ignore=ignore)
-    shutil.copy(root / "mkdocs.yml", target)
+    for name in ("site", "lecture_notes", "labs", "fourbit"):
+        shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("mkdocs.yml", "pyproject.toml", "environment.yml", "LICENSE"):
+        shutil.copy(root / name, target)
     return target
 
 
@@ -216,8 +216,9 @@ def test_a_lab_comes_as_an_archive_with_its_exam(root: Path, built: Path) -> Non
     for name in LABS:
         with zipfile.ZipFile(built / "labs" / name / f"{name}.zip") as archive:
             inside = set(archive.namelist())
-        assert f"{name}/{name}.ipynb" in inside
-        assert any(path.startswith(f"{name}/exam/") for path in inside)
+        folder = f"fourbit-{name}/labs/{name}"
+        assert f"{folder}/{name}.ipynb" in inside
+        assert any(path.startswith(f"{folder}/exam/") for path in inside)
         assert not [path for path in inside if "checkpoints" in path or path.endswith(".progress.json")]
 
 
