@@ -240,8 +240,10 @@ def spoil(path: Path, old: str, new: str) -> None:
         ("(pruning.md)", "(prunning.md)", "prunning.md leads nowhere"),
         ("(figures/decode.svg)", "(figures/encode.svg)", "no figure script figures/encode.py"),
         ("![Energies of single", "![](figures/energy.svg)\n\n![Energies of single", "figures/energy.svg has no text"),
+        ("97.9<!--=coverage.10.2-->", "97.9", "'97.9 %' has no mark, source or reason"),
+        ("2.039 TB/s [@nvidiaa100]", "2.039 TB/s", "'2.039 TB/s' has no mark, source or reason"),
     ],
-    ids=["citation", "number", "value", "link", "figure", "alternative text"],
+    ids=["citation", "number", "value", "link", "figure", "alternative text", "mark", "source"],
 )
 def test_a_fault_in_a_note_stops_the_staging_and_is_named(source: Path, old: str, new: str, said: str) -> None:
     spoil(source / "lecture_notes" / "measuring.md", old, new)
