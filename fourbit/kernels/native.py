@@ -7,7 +7,7 @@ import functools
 import struct
 from collections.abc import Sequence
 from ctypes import c_char_p, c_float, c_int, c_int64, c_void_p
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -18,6 +18,9 @@ from fourbit.kernels.cache_layer import CACHE_KINDS, CacheLayer
 from fourbit.kernels.matrix import KINDS, Matrix
 from fourbit.kernels.operations import MOST_MATRICES, Kernels
 
+if TYPE_CHECKING:
+    from fourbit.kernels.tape import Recorder
+
 _SIGNATURES = {
     "fourbit_isa": (c_char_p, [c_int]),
     "fourbit_isa_count": (c_int, []),
@@ -27,6 +30,8 @@ _SIGNATURES = {
     "fourbit_rms_norm": (None, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_float, c_void_p]),
     "fourbit_rope": (None, [c_int, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int]),
     "fourbit_swiglu": (None, [c_int, c_void_p, c_void_p, c_int64, c_void_p]),
+    "fourbit_add": (None, [c_void_p, c_int64, c_int64, c_void_p, c_int64]),
+    "fourbit_play": (c_int, [c_int, c_char_p, c_int64, c_char_p, c_int64]),
     "fourbit_store": (None, [c_int, c_char_p, c_int64, c_int64, c_void_p, c_void_p]),
     "fourbit_attend": (c_int, [c_int, c_int, c_void_p, c_int64, c_int64, c_char_p, c_int64, c_void_p]),
 }  # fmt: skip
@@ -75,18 +80,19 @@ class NativeKernels(Kernels):
         self.few = self._c.fourbit_few()
 
     def _matmul(self, matrices: Sequence[Matrix], x: Tensor, outs: Sequence[Tensor]) -> None:
-        count, described = len(matrices), [_matrix(m) for m in matrices]
+        count, described = len(matrices), [described_matrix(m) for m in matrices]
         threads = self._awake(x.shape[0] * sum([m.bytes for m in described]))
         pointers = _POINTERS[count](*[m.address for m in described])
         results = _POINTERS[count](*[out.data_ptr() for out in outs])
-        _succeed(self._c.fourbit_matmul(self._isa, threads, count, pointers, x.data_ptr(), x.shape[0], results))
+        succeed(self._c.fourbit_matmul(self._isa, threads, count, pointers, x.data_ptr(), x.shape[0], results))
 
     def _awake(self, work: int) -> int:
         """Return how many threads to use for so many bytes: waking one takes longer than a small product."""
         return min(self.threads, 1 + work // self.worth)
 
     def _rows(self, matrix: Matrix, ids: Tensor, out: Tensor) -> None:
-        _succeed(self._c.fourbit_rows(_matrix(matrix).packed, ids.data_ptr(), ids.shape[0], out.data_ptr()))
+        packed = described_matrix(matrix).packed
+        succeed(self._c.fourbit_rows(packed, ids.data_ptr(), ids.shape[0], out.data_ptr()))
 
     def _rms_norm(self, x: Tensor, weight: Tensor, eps: float, out: Tensor) -> None:
         tokens, width = x.shape
@@ -98,20 +104,27 @@ class NativeKernels(Kernels):
     def _swiglu(self, gate: Tensor, up: Tensor, out: Tensor) -> None:
         self._c.fourbit_swiglu(self._isa, gate.data_ptr(), up.data_ptr(), gate.numel(), out.data_ptr())
 
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        self._c.fourbit_add(x.data_ptr(), *x.shape, y.data_ptr(), x.shape[1] * (y.ndim - 1))
+
+    def recorder(self, texts: Sequence[Sequence[CacheLayer]], starts: Sequence[int]) -> Recorder:
+        from fourbit.kernels.tape import Recorder
+
+        return Recorder(self, texts, starts)
+
     def _store(self, layer: CacheLayer, position: int, keys: Tensor, values: Tensor) -> None:
-        self._c.fourbit_store(self._isa, _layer(layer), position, keys.shape[0], keys.data_ptr(), values.data_ptr())
+        packed, tokens = described_layer(layer), keys.shape[0]
+        self._c.fourbit_store(self._isa, packed, position, tokens, keys.data_ptr(), values.data_ptr())
 
     def _attend(self, q: Tensor, layer: CacheLayer, start: int, out: Tensor) -> None:
         tokens, heads, _ = q.shape
         threads = self._awake(tokens * (start + tokens) * 2 * layer.kv_heads * layer.keys.shape[2])
-        _succeed(
-            self._c.fourbit_attend(
-                self._isa, threads, q.data_ptr(), tokens, heads, _layer(layer), start, out.data_ptr()
-            )
-        )
+        packed = described_layer(layer)
+        succeed(self._c.fourbit_attend(self._isa, threads, q.data_ptr(), tokens, heads, packed, start, out.data_ptr()))
 
 
-def _succeed(status: int) -> None:
+def succeed(status: int) -> None:
+    """Raise what a function's status means."""
     if status:
         raise KernelError("there is no memory left for the kernels' scratch space; use a smaller chunk of tokens")
 
@@ -129,7 +142,8 @@ class _Described:
 
 # A decoded token asks for every matrix once: the descriptions stay in the objects' own dictionaries, as cached
 # properties do.
-def _matrix(m: Matrix) -> _Described:
+def described_matrix(m: Matrix) -> _Described:
+    """Return the description that stays with a matrix."""
     found = m.__dict__.get("_described")
     if found is None:
         found = m.__dict__["_described"] = _Described(m)
@@ -137,7 +151,8 @@ def _matrix(m: Matrix) -> _Described:
     return described
 
 
-def _layer(c: CacheLayer) -> bytes:
+def described_layer(c: CacheLayer) -> bytes:
+    """Return a `CacheLayer` of c/common.h."""
     found = c.__dict__.get("_described")
     if found is None:
         numbers = CACHE_KINDS.index(c.kind), c.kv_heads, c.capacity, c.width, c.keys.shape[2]

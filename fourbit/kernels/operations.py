@@ -6,6 +6,7 @@ import abc
 import logging
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from torch import Tensor
 from fourbit.errors import KernelError
 from fourbit.kernels.cache_layer import CacheLayer
 from fourbit.kernels.matrix import Matrix
+
+if TYPE_CHECKING:
+    from fourbit.kernels.tape import Recorder
 
 VARIABLE = "FOURBIT_KERNELS"
 ISA_VARIABLE = "FOURBIT_ISA"
@@ -106,6 +110,25 @@ class Kernels(abc.ABC):
         _refuse_unless(gate.shape == up.shape == out.shape, "three tensors of one shape", gate, up, out)
         self._swiglu(gate, up, out)
 
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Add y (T, width) or (width,) to x (T, width) in place.
+
+        Raises:
+            KernelError: for other shapes, types or layouts.
+        """
+        fits = x.ndim == 2 and (y.shape == x.shape or y.shape == x.shape[1:])
+        _refuse_unless(fits, "x (T, width), y (T, width) or (width,)", x, y)
+        self._add(x, y)
+
+    def recorder(self, texts: Sequence[Sequence[CacheLayer]], starts: Sequence[int]) -> Recorder | None:
+        """Return what records a pass (:mod:`fourbit.kernels.tape`); None where the backend has no tapes.
+
+        Args:
+            texts: the cache layers of each text.
+            starts: the position at which each text goes on in the pass that is recorded.
+        """
+        return None
+
     def store(self, layer: CacheLayer, position: int, keys: Tensor, values: Tensor) -> None:
         """Write the keys and values (T, kv_heads, width) of tokens at `position` and behind it.
 
@@ -146,6 +169,8 @@ class Kernels(abc.ABC):
     def _rope(self, x: Tensor, cos: Tensor, sin: Tensor, neighbors: bool) -> None: ...
     @abc.abstractmethod
     def _swiglu(self, gate: Tensor, up: Tensor, out: Tensor) -> None: ...
+    @abc.abstractmethod
+    def _add(self, x: Tensor, y: Tensor) -> None: ...
     @abc.abstractmethod
     def _store(self, layer: CacheLayer, position: int, keys: Tensor, values: Tensor) -> None: ...
     @abc.abstractmethod

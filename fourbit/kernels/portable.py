@@ -66,6 +66,9 @@ class NumbaKernels(Kernels):
     def _swiglu(self, gate: Tensor, up: Tensor, out: Tensor) -> None:
         loops.swiglu(gate.view(-1).numpy(), up.view(-1).numpy(), out.view(-1).numpy())
 
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        x.add_(y)
+
     def _store(self, layer: CacheLayer, position: int, keys: Tensor, values: Tensor) -> None:
         for rows, new in ((layer.keys, keys), (layer.values, values)):
             numbers = new.numpy().swapaxes(0, 1)  # (kv_heads, T, width)

@@ -7,12 +7,13 @@ tokens are in a cache; and the rotation turns neighbors where the file stores th
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fourbit.kernels import Kernels
+from fourbit.kernels import Kernels, Tape
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.kv_cache import KVCache
 from fourbit.llm.model import frequencies
@@ -38,8 +39,12 @@ class _Buffers:
     """What one pass over `count` tokens computes, all float32.
 
     `states` (count, width) run through the layers; `normed` is what matrices get, and `added` what is added to the
-    states behind them. `heads` are views (count, heads, head_width) of queries, keys and values.
+    states behind them. `heads` are views (count, heads, head_width) of queries, keys and values; `cos` and `sin`
+    (count, head_width / 2) are of the positions' angles. `tape` is the pass as it was recorded with `caches`.
     """
+
+    tape: Tape | None = None
+    caches: Sequence[KVCache] = ()
 
     def __init__(self, config: LlmConfig, count: int) -> None:
         queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
@@ -49,6 +54,7 @@ class _Buffers:
         self.mixed = torch.empty(count, queries)
         self.gate_up = torch.empty(count, config.ff), torch.empty(count, config.ff)
         self.behind = (self.added,)
+        self.cos, self.sin = (torch.empty(count, config.head_width // 2) for _ in range(2))
 
     def rows(self, first: int, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return some tokens' queries, keys, values (n, heads, head_width) and mixed values (n, heads * head_width)."""
@@ -71,24 +77,20 @@ class Decoder:
         With one cache the tokens go into it one behind the other; else there is one cache for each token. The states
         are overwritten by the next call.
         """
-        buffers, count, kernel = self._buffers(len(tokens)), len(tokens), self.kernel
-        one = len(caches) == 1
-        places = list(range(caches[0].length, caches[0].length + count)) if one else [c.length for c in caches]
+        buffers, count = self._buffers(len(tokens)), len(tokens)
+        starts = [cache.length for cache in caches]
+        places = range(starts[0], starts[0] + count) if len(caches) == 1 else starts
         angles = torch.tensor(places, dtype=torch.float32)[:, None] * self._turns  # (T, head_width / 2)
-        cos, sin = angles.cos(), angles.sin()
-        if one and count > FEW:
-            parts = [(caches[0], places[0], *buffers.rows(0, count))]
+        torch.cos(angles, out=buffers.cos)
+        torch.sin(angles, out=buffers.sin)
+        buffers.states.copy_(self.kernel.rows(self.weights.embeddings, tokens))
+        tape = self._tape(buffers, caches) if count <= _KEPT else None
+        if tape:
+            tape.play(starts)
         else:
-            parts = [(caches[0 if one else i], place, *buffers.rows(i, i + 1)) for i, place in enumerate(places)]
-        buffers.states.copy_(kernel.rows(self.weights.embeddings, tokens))
-        for i, layer in enumerate(self.weights.layers):
-            self._project(layer, buffers, cos, sin)
-            for cache, place, query, key, value, mixed in parts:
-                kernel.store(cache.layers[i], place, key, value)
-                kernel.attend(query, cache.layers[i], place, mixed)
-            self._finish(layer, buffers)
+            self._layers(self.kernel, buffers, caches)
         for cache in caches:
-            cache.advance(count if one else 1)
+            cache.advance(count if len(caches) == 1 else 1)
         return buffers.states
 
     def logits(self, states: Tensor) -> Tensor:
@@ -110,24 +112,49 @@ class Decoder:
             self._many = _Buffers(self._config, count)
         return self._many
 
-    def _project(self, layer: LayerWeights, buffers: _Buffers, cos: Tensor, sin: Tensor) -> None:
+    def _tape(self, buffers: _Buffers, caches: Sequence[KVCache]) -> Tape | None:
+        """Return the pass over all layers on these caches, recorded now if it was not the last time."""
+        known = len(caches) == len(buffers.caches) and all(map(operator.is_, caches, buffers.caches))
+        if not known:
+            recorder = self.kernel.recorder([cache.layers for cache in caches], [cache.length for cache in caches])
+            if recorder is None:
+                return None
+            self._layers(recorder, buffers, caches)
+            buffers.tape, buffers.caches = recorder.tape(), tuple(caches)
+        return buffers.tape
+
+    def _layers(self, kernel: Kernels, buffers: _Buffers, caches: Sequence[KVCache]) -> None:
+        """Run all layers on the buffers' states; the caches are as long as before the pass."""
+        count, place = len(buffers.states), caches[0].length
+        if len(caches) > 1:
+            parts = [(cache, cache.length, *buffers.rows(i, i + 1)) for i, cache in enumerate(caches)]
+        elif count > FEW:
+            parts = [(caches[0], place, *buffers.rows(0, count))]
+        else:
+            parts = [(caches[0], place + i, *buffers.rows(i, i + 1)) for i in range(count)]
+        for i, layer in enumerate(self.weights.layers):
+            self._project(kernel, layer, buffers)
+            for cache, start, query, key, value, mixed in parts:
+                kernel.store(cache.layers[i], start, key, value)
+                kernel.attend(query, cache.layers[i], start, mixed)
+            self._finish(kernel, layer, buffers)
+
+    def _project(self, kernel: Kernels, layer: LayerWeights, buffers: _Buffers) -> None:
         """Make queries, keys and values of the states, the first two turned by their positions."""
-        kernel, paired = self.kernel, self.weights.paired
         kernel.rms_norm(buffers.states, layer.input_gain, self._config.norm_eps, buffers.normed)
         kernel.matmul(layer.qkv, buffers.normed, buffers.qkv)
-        if layer.biases is not None:
-            for part, bias in zip(buffers.qkv, layer.biases, strict=True):
-                part.add_(bias)
-        kernel.rope(buffers.heads[0], cos, sin, paired)
-        kernel.rope(buffers.heads[1], cos, sin, paired)
+        for part, bias in zip(buffers.qkv, layer.biases or (), strict=False):
+            kernel.add(part, bias)
+        kernel.rope(buffers.heads[0], buffers.cos, buffers.sin, self.weights.paired)
+        kernel.rope(buffers.heads[1], buffers.cos, buffers.sin, self.weights.paired)
 
-    def _finish(self, layer: LayerWeights, buffers: _Buffers) -> None:
+    def _finish(self, kernel: Kernels, layer: LayerWeights, buffers: _Buffers) -> None:
         """Add to the states what attention has mixed, then what the feed-forward layer makes of them."""
-        kernel, (gate, up) = self.kernel, buffers.gate_up
+        gate, up = buffers.gate_up
         kernel.matmul(layer.output, buffers.mixed, buffers.behind)
-        buffers.states.add_(buffers.added)
+        kernel.add(buffers.states, buffers.added)
         kernel.rms_norm(buffers.states, layer.post_gain, self._config.norm_eps, buffers.normed)
         kernel.matmul(layer.gate_up, buffers.normed, buffers.gate_up)
         kernel.swiglu(gate, up, gate)
         kernel.matmul(layer.down, gate, buffers.behind)
-        buffers.states.add_(buffers.added)
+        kernel.add(buffers.states, buffers.added)

@@ -98,6 +98,12 @@ EXPORT void fourbit_swiglu(int isa, const float *gate, const float *up, int64_t 
     ISAS[isa]->gate(gate, up, count, out);
 }
 
+/* x (tokens, width) += y; the next token's y is `stride` floats on, 0 when all get the same. */
+EXPORT void fourbit_add(float *x, int64_t tokens, int64_t width, const float *y, int64_t stride) {
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t i = 0; i < width; i++) x[t * width + i] += y[t * stride + i];
+}
+
 /* keys and values (tokens, kv_heads, width) to the positions from `position` on. */
 EXPORT void fourbit_store(int isa, const CacheLayer *c, int64_t position, int64_t tokens, const float *keys, const float *values) {
     for (int64_t t = 0; t < tokens; t++)

@@ -3,7 +3,8 @@
  *
  * To read along, in the order of the data: formats.h and unpack.h (weights), activations.h and panels.h (activations),
  * rows_scalar.c (products, the plain way), rows_narrow.h, units_avx512.h and rows_avx512.h (one token), tiles_narrow.h and
- * tiles_avx512.c (many tokens), floats.h and attention.h (the rest of a transformer), pool.c (threads).
+ * tiles_avx512.c (many tokens), floats.h and attention.h (the rest of a transformer), pool.c (threads),
+ * tape.c (a whole pass).
  */
 #include "isa.h"
 
@@ -33,3 +34,4 @@ EXPORT int fourbit_isa_count(void) { return ISA_COUNT; }
 EXPORT int fourbit_few(void) { return FEW_TOKENS; }
 
 #include "entry.c"
+#include "tape.c"
