@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import inspect
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fourbit.exam.matrix import Row
 from fourbit.exam.reference import PUBLIC_SEED, Lab
+
+KILL_MATRIX = Path(__file__).resolve().parent.parent / "site" / "kill_matrix.py"
 
 
 def assert_complete(lab: Lab, mistakes: int = 6) -> None:
@@ -44,3 +52,33 @@ def assert_judge_is_silent(lab: Lab) -> None:
         stub = {line.strip() for line in lab.stub(exercise.name).splitlines()}
         secret = {line.strip() for line in lab.source(exercise.name).splitlines()} - stub
         assert not {line for line in secret & shared if len(line) > 24 and not line.endswith(":")}, exercise.name
+
+
+def assert_published(lab: Lab, rows: Sequence[Row], seed: int) -> None:
+    """The kill matrix on the site is the one that was computed just now; only the public seed's is there."""
+    if seed != PUBLIC_SEED:
+        return
+    spec = importlib.util.spec_from_file_location("site_kill_matrix", KILL_MATRIX)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shown = json.loads(module.PUBLISHED.read_text(encoding="utf-8"))[lab.exam.lab]
+    found = module.published(lab, rows)
+    said = f"run: python site/kill_matrix.py {lab.exam.lab}"
+    assert _without_points(shown) == _without_points(found), said
+    # Another processor rounds other sums, which may move a share of a property's points.
+    assert _points(found) == pytest.approx(_points(shown), abs=0.1), said
+
+
+def _without_points(entries: list[dict[str, Any]]) -> list[Any]:
+    about = ("id", "name", "link", "named")
+    counts = ("exercise", "points", "alternatives", "impostors")
+    return [
+        ({key: entry[key] for key in counts}, [{key: row[key] for key in about} for row in entry["mistakes"]])
+        for entry in entries
+    ]
+
+
+def _points(entries: list[dict[str, Any]]) -> list[float]:
+    return [number for e in entries for number in (e["impostors_at_most"], *(row["lost"] for row in e["mistakes"]))]

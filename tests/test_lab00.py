@@ -16,6 +16,7 @@ from fourbit.exam.matrix import kill_matrix
 from fourbit.exam.reference import load_lab
 from fourbit.measure import HOROWITZ45, Timing, total_macs
 from fourbit.models import PLANS, build, load_checkpoint
+from tests.lab_checks import assert_published
 
 EXERCISES = (
     "count_params", "conv_macs", "count_macs", "file_bytes", "summarize",
@@ -35,10 +36,11 @@ def reference(lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/00-measure", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):

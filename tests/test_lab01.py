@@ -18,6 +18,7 @@ from fourbit.exam.reference import load_lab
 from fourbit.models import build, load_checkpoint
 from fourbit.sparsity import apply_recipe, cubic_sparsity, file_bytes, masked, pack, prunable, resized, unpack
 from fourbit.training import evaluate
+from tests.lab_checks import assert_published
 
 EXERCISES = (
     "magnitude_mask", "is_valid_mask", "nm_mask", "reestimate_bn", "masked_finetune",
@@ -42,11 +43,12 @@ def teacher():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/01-pruning", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / "01-pruning/visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):

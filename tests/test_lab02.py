@@ -34,7 +34,13 @@ from fourbit.quantization import (
 from fourbit.recipes.mixed_precision import read_front, rounded
 from fourbit.sparsity import prunable
 from fourbit.training import evaluate
-from tests.lab_checks import assert_complete, assert_example_runs, assert_judge_is_silent, assert_other_cases
+from tests.lab_checks import (
+    assert_complete,
+    assert_example_runs,
+    assert_judge_is_silent,
+    assert_other_cases,
+    assert_published,
+)
 
 EXERCISES = (
     "kmeans_codebook", "is_valid_codebook", "centroid_gradient", "quantize", "quantize_weight", "pack_codes",
@@ -64,11 +70,12 @@ def folded(reference, teacher):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/02-quantization", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / "02-quantization/visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):

@@ -23,7 +23,13 @@ from fourbit.exam.pack import load_module
 from fourbit.exam.reference import load_lab
 from fourbit.models import build, cached_logits, load_checkpoint
 from fourbit.training import evaluate, predict_logits
-from tests.lab_checks import assert_complete, assert_example_runs, assert_judge_is_silent, assert_other_cases
+from tests.lab_checks import (
+    assert_complete,
+    assert_example_runs,
+    assert_judge_is_silent,
+    assert_other_cases,
+    assert_published,
+)
 
 EXERCISES = (
     "soften", "kd_loss", "kd_gradient", "closest", "distill", "paired_gain",
@@ -48,11 +54,12 @@ def judge(root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/03-distillation", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / "03-distillation/visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):

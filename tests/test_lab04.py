@@ -17,7 +17,13 @@ from fourbit.exam.reference import load_lab
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.model import Transformer
 from fourbit.recipes.llm_mixed import read_table
-from tests.lab_checks import assert_complete, assert_example_runs, assert_judge_is_silent, assert_other_cases
+from tests.lab_checks import (
+    assert_complete,
+    assert_example_runs,
+    assert_judge_is_silent,
+    assert_other_cases,
+    assert_published,
+)
 
 EXERCISES = (
     "perplexity", "round_to_nearest", "model_bytes", "salient_channels", "fold_scales", "awq_scales", "gptq",
@@ -41,11 +47,12 @@ def drawn(seed: int) -> torch.Generator:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/04-llm-quantization", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / "04-llm-quantization/visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):

@@ -27,7 +27,13 @@ from fourbit.measure.callgrind import available, count
 from fourbit.measure.native import HEADER, compile_c, compiler, kernel
 from fourbit.measure.race import interleaved, race
 from fourbit.measure.traffic import Ledger, replay
-from tests.lab_checks import assert_complete, assert_example_runs, assert_judge_is_silent, assert_other_cases
+from tests.lab_checks import (
+    assert_complete,
+    assert_example_runs,
+    assert_judge_is_silent,
+    assert_other_cases,
+    assert_published,
+)
 
 EXERCISES = (
     "gemv_traffic", "repack", "gemv_numba", "quantize_activations", "int8_gemv", "simd_dot", "gemv_fast", "partition",
@@ -65,11 +71,12 @@ def drawn(seed: int, rows: int, groups: int):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/05-kernels", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / "05-kernels/visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 @pytest.mark.slow

@@ -17,7 +17,13 @@ from fourbit.exam.matrix import kill_matrix
 from fourbit.exam.reference import load_lab, variant
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.model import Transformer
-from tests.lab_checks import assert_complete, assert_example_runs, assert_judge_is_silent, assert_other_cases
+from tests.lab_checks import (
+    assert_complete,
+    assert_example_runs,
+    assert_judge_is_silent,
+    assert_other_cases,
+    assert_published,
+)
 
 EXERCISES = (
     "rope", "kv_cache", "attend", "is_consistent", "read_prompt", "fold_tile", "sample", "stream", "quantize_kv",
@@ -45,11 +51,12 @@ def doubles(g: torch.Generator, *shape: int) -> torch.Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions/06-inference", tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / "06-inference/visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):

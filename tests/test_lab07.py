@@ -24,7 +24,13 @@ from fourbit.exam.reference import load_lab
 from fourbit.llm import plan as toolkit
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.hollow import write_hollow
-from tests.lab_checks import assert_complete, assert_example_runs, assert_judge_is_silent, assert_other_cases
+from tests.lab_checks import (
+    assert_complete,
+    assert_example_runs,
+    assert_judge_is_silent,
+    assert_other_cases,
+    assert_published,
+)
 from tests.llm_fixtures import pocket as pocket_path
 
 __all__ = ["pocket_path"]
@@ -48,11 +54,12 @@ def reference(lab):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [6940, 20])
-def test_the_kill_matrix_is_complete(root, tmp_path, seed):
+def test_the_kill_matrix_is_complete(root, lab, tmp_path, seed):
     rows = kill_matrix(root / "solutions" / LAB, tmp_path, seed)
     assert [row for row in rows if row.complaint] == []
     assert {row.exercise for row in rows} == set(EXERCISES)
     assert (tmp_path / LAB / "visible/pack.safetensors").stat().st_size < 2_000_000
+    assert_published(lab, rows, seed)
 
 
 def test_each_exercise_has_its_mistakes_and_an_alternative(lab):
