@@ -61,8 +61,8 @@ def cases() -> list[dict[str, Any]]:
         config = draw.choice(list(SEVENS.values())) if known else random_config(draw)
         form = draw.choice(FORMS)
         kv = draw.choice(["f16", "f32", "q8", "q4"])
-        memory, bandwidth = round(10 ** draw.uniform(8, 10)), draw.choice([20e9, 50e9, 400e9])
-        memory = max(memory, 3 * 10**9) if known else memory
+        memory = round(10 ** draw.uniform(9.6, 10.1) if known else 10 ** draw.uniform(8, 10))
+        bandwidth = draw.choice([20e9, 50e9, 400e9])
         context = draw.randrange(600, config.context + 1)
         found.append(case(config, form, context, kv, memory, bandwidth, gpu=draw.random() < 0.5))
     found.append(case(LLAMA_2_7B, "Q4_K_M", 5000, "f16", 8 * 10**9, 50e9, gpu=False))
