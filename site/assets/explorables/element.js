@@ -50,6 +50,7 @@ export function select(label, options, { value, oninput = () => {} } = {}) {
 /** Base of the explorables: subclasses write build(), and change() for what follows each change of a control. */
 export class Explorable extends HTMLElement {
   #spoken = null;
+  #schemes = new MutationObserver(() => this.draw?.()); // a canvas has no custom properties
 
   /** Called by page.js once; shows the element instead of its fallback text. */
   async arrive() {
@@ -65,6 +66,7 @@ export class Explorable extends HTMLElement {
       throw error;
     }
     new ResizeObserver(() => this.#resized()).observe(this);
+    this.#schemes.observe(document.body, { attributeFilter: ["data-md-color-scheme"] });
   }
 
   #resized() {
@@ -91,6 +93,7 @@ export class Explorable extends HTMLElement {
 
   disconnectedCallback() {
     clearTimeout(this.#spoken);
+    this.#schemes.disconnect();
     this.leave?.();
   }
 }

@@ -34,7 +34,7 @@ button.quiet { padding: 0; border: 0; text-decoration: underline; }
 .guess { margin: 0.6em 0; padding: 0.5em 0.9em; border-left: 0.25rem solid var(--md-accent-fg-color); background: var(--md-default-bg-color); }
 .guess input[type="range"] { max-width: 24rem; }
 .small { font-size: 0.9em; color: var(--md-default-fg-color--light); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { margin: 0.6em 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.15em 0.9em 0.15em 0; text-align: left; font-weight: 400; vertical-align: top; }
 td { text-align: right; }
 thead th { color: var(--md-default-fg-color--light); }
