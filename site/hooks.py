@@ -14,7 +14,7 @@ from stage import stage
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the lecture notes and labs, generated from their folders beside docs_dir."""
     try:
-        staged = stage(Path(config.config_file_path).parent)
+        staged = stage(Path(config.config_file_path).parent, config.site_url or "")
     except StageError as error:
         raise PluginError(f"The site cannot be built: {error}") from error
     for address, content in staged.items():

@@ -17,7 +17,7 @@ HEAD = """\
 solutions score everything, an untouched notebook scores nothing, every mistake loses points, and an impostor that
 answers from the expected outputs without looking at the question never earns half. `check` in the notebook names
 {named} of the mistakes: those whose outputs differ from a right solution's on the visible cases. A test computes this
-table anew.
+table anew ([all labs, as JSON](../kill-matrix.json)).
 
 <details markdown="1"><summary>Show the mistakes. Their names are hints, so try first.</summary>
 """
@@ -32,7 +32,7 @@ def read_matrix(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def kill_table(exercises: list[dict[str, Any]]) -> str:
-    """The section; links lead to lecture_notes/..., as seen from the repository's root."""
+    """The section of a page below labs/."""
     mistakes = [mistake for exercise in exercises for mistake in exercise["mistakes"]]
     head = HEAD.format(
         exercises=len(exercises),
@@ -54,7 +54,7 @@ def heading(exercise: dict[str, Any]) -> list[str]:
 def rows(exercise: dict[str, Any]) -> list[str]:
     """One row for each mistake; its name leads to where the notes explain it."""
     return [
-        f"| [{plain(m['name'])}](../../{m['link']}) | {m['lost']:g} | {'yes' if m['named'] else 'no'} |"
+        f"| [{plain(m['name'])}](../{m['link']}) | {m['lost']:g} | {'yes' if m['named'] else 'no'} |"
         for m in exercise["mistakes"]
     ]
 

@@ -27,7 +27,9 @@ from pathlib import Path
 
 import ledger
 from archives import lab_zip
+from feed import feed, read_changelog
 from figures import drawing
+from glossary import glossary_page, read_terms
 from kill_tables import kill_table, read_matrix
 from lab_index import lab_index
 from ledger import VALUE
@@ -40,6 +42,7 @@ CODE = re.compile(r"(^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`)", re.
 LINK = re.compile(r"(?P<before>\]\(|\bhref=\")(?P<target>[^)\s\"]+)")
 IMAGE = re.compile(r"^!\[(?P<alt>[^\]]*)\]\((?P<path>figures/(?P<name>[\w-]+)\.svg)\)$", re.MULTILINE)
 ANCHOR = re.compile(r'^<a id="(?P<id>[\w-]+)"></a>\n+(?P<heading>#{1,6} .+)$', re.MULTILINE)
+TERMS = "terms.md"
 EXTERNAL = re.compile(r"[a-z][a-z0-9+.-]*:|#|//", re.IGNORECASE)
 
 
@@ -59,6 +62,7 @@ class Tree:
         for lab in labs:
             pages[lab.notebook] = lab.page
         pages |= {f"site/{path.name}": path.name for path in (root / "site").glob("*.md")}
+        pages["site/glossary.md"] = "glossary.md"
         pages["labs"] = "labs/index.md"
         return cls(root, labs, pages)
 
@@ -68,8 +72,11 @@ def notes(root: Path) -> list[Path]:
     return sorted((root / "lecture_notes").glob("*.md"))
 
 
-def stage(root: Path) -> dict[str, str | bytes]:
+def stage(root: Path, site_url: str = "") -> dict[str, str | bytes]:
     """Return every generated file of the site by its address below docs_dir.
+
+    Args:
+        site_url: the site's own address, for the feed; without one its links are relative.
 
     Raises:
         StageError: naming the file and the fault, for anything that a reader would stumble over.
@@ -82,9 +89,16 @@ def stage(root: Path) -> dict[str, str | bytes]:
         source = f"lecture_notes/{path.name}"
         files[tree.pages[source]] = note_page(path.read_text(encoding="utf-8"), source, tree, bibliography, values)
     files |= lab_files(tree)
+    files |= site_files(root / "site", site_url)
     text = bibliography.cite(ledger_page(root / "lecture_notes"), "the claims ledger")
     files["lecture_notes/ledger.md"] = text + bibliography.footnotes(text)
     return files
+
+
+def site_files(folder: Path, site_url: str) -> dict[str, str | bytes]:
+    """The glossary and the feed, from terms.md and changelog.md in `folder`."""
+    changes = read_changelog((folder / "changelog.md").read_text(encoding="utf-8"))
+    return {"glossary.md": glossary_page(read_terms(folder / TERMS)), "feed.xml": feed(changes, site_url)}
 
 
 def lab_files(tree: Tree) -> dict[str, str | bytes]:
@@ -93,7 +107,7 @@ def lab_files(tree: Tree) -> dict[str, str | bytes]:
     matrix = read_matrix(tree.root / "site" / "kill-matrix.json")
     for lab in tree.labs:
         relink = partial(outside_code, change=partial(link, source=lab.notebook, page=lab.page, tree=tree))
-        exam = relink(kill_table(matrix[lab.name])) if lab.name in matrix else ""
+        exam = kill_table(matrix[lab.name]) if lab.name in matrix else ""
         files[lab.page] = f"{lab_page(lab, relink)}\n{exam}\n"
         files[lab.notebook] = (tree.root / lab.notebook).read_bytes()
         files[lab.zip] = lab_zip(tree.root, lab)
@@ -166,7 +180,7 @@ def figure(match: re.Match[str], source: str, root: Path) -> str:
 def write_tree(root: Path, out: Path) -> int:
     """Write the pages and a copy of the site's own files to `out`, and return the number of generated files."""
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(root / "site", out, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(root / "site", out, ignore=shutil.ignore_patterns("*.py", "__pycache__", TERMS, "overrides"))
     files = stage(root)
     for address, content in files.items():
         path = out / address
