@@ -30,11 +30,11 @@ export function h(tag, attributes = {}, ...children) {
 
 /** A labeled slider that shows its value as `format` writes it; the input itself is `.input`. */
 export function slider(label, { min, max, step = 1, value, format = String, oninput = () => {} }) {
-  const shown = h("output", {}, format(value));
+  const shown = h("span", { class: "value", "aria-hidden": "true" }, format(value)); // an output would take the label
   const input = h("input", { type: "range", min, max, step, value, "aria-valuetext": format(value) });
   input.addEventListener("input", () => {
-    shown.value = format(Number(input.value));
-    input.setAttribute("aria-valuetext", shown.value);
+    shown.textContent = format(Number(input.value));
+    input.setAttribute("aria-valuetext", shown.textContent);
     oninput(Number(input.value));
   });
   return Object.assign(h("label", {}, shown, label, input), { input });

@@ -16,7 +16,7 @@ legend { padding: 0; font-weight: 650; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1em 1.6em; }
 .panels > * { min-width: 0; }
 label { display: block; min-width: 0; }
-label > output { float: right; font-variant-numeric: tabular-nums; }
+label > .value { float: right; font-variant-numeric: tabular-nums; }
 input, select, button, textarea { font: inherit; color: inherit; min-width: 0; max-width: 100%; }
 input[type="range"] { display: block; width: 100%; margin: 0.25em 0; accent-color: var(--plot-blue); }
 select, input[type="number"], textarea {
