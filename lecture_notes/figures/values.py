@@ -10,6 +10,7 @@ from typing import Any
 
 import _deployment
 import _distillation
+import _energy
 import _four_bits
 import _inference
 import _kernels
@@ -27,7 +28,7 @@ N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 def values() -> dict[str, str]:
     """Return {key: text} for the marks ``<!--=key-->`` behind numbers."""
     own = network() | statistics_of_medians() | rooflines() | energies() | decoding() | sparse() | measured()
-    for chapter in (_quantization, _distillation, _outliers, _four_bits, _kernels, _inference, _deployment):
+    for chapter in (_quantization, _distillation, _outliers, _four_bits, _kernels, _inference, _deployment, _energy):
         own |= chapter.numbers()
     return own
 
