@@ -98,6 +98,13 @@ export const horizontal = (y, text = "", { stroke = "vermilion", dashed = true }
 export const label = (x, y, text, { fill = "gray", anchor = "start" } = {}) => (at) =>
   [s("text", { x: at.x(x), y: at.y(y), "text-anchor": anchor, style: `fill: ${color(fill)}` }, text)];
 
+/** Put new children into a holder; what the reader had opened in the old ones is open in the new ones. */
+export function show(holder, ...children) {
+  const open = [...holder.querySelectorAll("details")].map((part) => part.open);
+  holder.replaceChildren(...children);
+  holder.querySelectorAll("details").forEach((part, i) => { part.open = open[i] ?? false; });
+}
+
 /** The numbers behind a chart: heads is a row of strings, rows are rows of strings whose first cell names the row. */
 export function table(heads, rows) {
   const head = h("tr", {}, ...heads.map((text) => h("th", { scope: "col" }, text)));

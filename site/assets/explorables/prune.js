@@ -1,5 +1,5 @@
 // <fourbit-prune>: remove weights of a trained network in four patterns and see what is left of it.
-import { bars, chart, horizontal, label, line, numbers, points, table, vertical } from "./chart.js";
+import { bars, chart, horizontal, label, line, numbers, points, show, table, vertical } from "./chart.js";
 import { Explorable, h, select, slider } from "./element.js";
 import { Judge, network } from "./judge.js";
 import { predict } from "./predict.js";
@@ -130,7 +130,7 @@ class Prune extends Explorable {
     layers.push(label(100 * ASKED - 2, this.lock.guess, "your guess", { fill: "vermilion", anchor: "end" }));
     const used = PATTERNS.filter(([key]) => tried.some(({ pattern }) => pattern === key));
     const names = used.map(([, text, color]) => h("span", { class: "choice", style: `color: var(--plot-${color})` }, `● ${text}`));
-    this.curve.replaceChildren(
+    show(this.curve,
       chart({
         width: this.curve.clientWidth || this.width, height: 240, text: `Accuracy against the share of removed weights, ${tried.length} settings tried so far.`,
         x: { min: 0, max: 100, label: "weights removed, %" }, y: { min: 0, max: 100, label: "accuracy, %" },
@@ -150,7 +150,7 @@ class Prune extends Explorable {
     const top = 1.15 * Math.max(...all), side = threshold < edge / 2 ? "start" : "end";
     const rules = sharp ? [vertical(-threshold), vertical(threshold), label(threshold * (side === "start" ? 1.1 : 0.9), 0.93 * top, `threshold ${threshold.toFixed(3)}`, { fill: "vermilion", anchor: side })] : [];
     const left = before.reduce((sum, w, i) => sum + count(after[i]), 0), total = before.reduce((sum, w) => sum + w.length, 0);
-    this.histogram.replaceChildren(
+    show(this.histogram,
       chart({
         width: this.histogram.clientWidth || this.width, height: 240,
         text: `Histogram of the weights of ${chosen === "all" ? "all layers" : chosen}: ${left} of ${total} are left${sharp ? `, those above ${threshold.toFixed(3)} in magnitude` : ""}.`,
@@ -168,7 +168,7 @@ class Prune extends Explorable {
     const row = (name, before, after) => [name, before.toLocaleString("en"), after.toLocaleString("en"), percent(after / before)];
     const waiting = "...";
     const layers = Object.entries(this.now.parameters).map(([name, { weight }]) => [name, weight.length.toLocaleString("en"), count(weight).toLocaleString("en"), percent(count(weight) / weight.length)]);
-    this.counts.replaceChildren(
+    show(this.counts,
       table(["", "dense", "pruned", "left"], [
         ["accuracy", percent(this.dense.accuracy), accuracy === undefined ? waiting : percent(accuracy), ""],
         row("weights that are not zero", whole.weights, weights), row("MACs for an image", whole.macs, macs), row("bytes", whole.bytes, bytes),

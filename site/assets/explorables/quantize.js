@@ -1,5 +1,5 @@
 // <fourbit-quantize>: round the weights of a trained network to few values and see where the error goes.
-import { chart, horizontal, label, line, numbers, points, table } from "./chart.js";
+import { chart, horizontal, label, line, numbers, points, show, table } from "./chart.js";
 import { Explorable, h, load, select, slider } from "./element.js";
 import { Judge, network } from "./judge.js";
 import { predict } from "./predict.js";
@@ -130,7 +130,7 @@ class Quantize extends Explorable {
     layers.push(horizontal(100 * this.float, "float32", { stroke: "gray" }), points([[ASKED.bits, this.lock.guess]], { fill: "vermilion", radius: 5 }));
     layers.push(label(ASKED.bits + 0.2, this.lock.guess, "your guess", { fill: "vermilion" }));
     const names = kinds.map((kind) => h("span", { class: "choice", style: `color: var(--plot-${colorOf(kind)})` }, `● ${legend(kind)}`));
-    this.curve.replaceChildren(
+    show(this.curve,
       chart({
         width: this.curve.clientWidth || this.width, height: 240, text: `Accuracy against bits, ${tried.length} settings tried so far.`,
         x: { min: 1.5, max: 8.5, label: "bits of a weight", ticks: [2, 3, 4, 5, 6, 7, 8] }, y: { min: 0, max: 100, label: "accuracy, %" },
@@ -149,7 +149,7 @@ class Quantize extends Explorable {
       "aria-label": `Errors of the ${rows} outputs by ${columns} inputs of ${name}: at most ${largest.toFixed(3)}.` });
     paint(picture, (i) => (rounded[i] - weight[i]) / (largest || 1), getComputedStyle(this));
     this.reflect({ decibels, zeros });
-    this.map.replaceChildren(
+    show(this.map,
       h("p", { class: "small", style: "margin-top: 0" }, `Error of each weight of ${name}: ${rows} outputs (down), ${columns} inputs (across)`),
       picture,
       h("p", { class: "small" }, h("span", { style: "color: var(--plot-blue)" }, "■ rounded down "), h("span", { style: "color: var(--plot-vermilion)" }, "■ rounded up"), `, full color at ${largest.toFixed(3)}`),
@@ -161,7 +161,7 @@ class Quantize extends Explorable {
     const { codes, scales, biases, all } = bytes(this.network.parameters, this.now.setting), { accuracy } = this.now;
     const weights = Object.values(this.network.parameters).reduce((sum, { weight }) => sum + weight.length, 0), whole = 4 * weights + biases;
     const row = (name, before, after) => [name, before.toLocaleString("en"), after.toLocaleString("en")];
-    this.counts.replaceChildren(table(["", "float32", "quantized"], [
+    show(this.counts, table(["", "float32", "quantized"], [
       ["accuracy", percent(this.float), accuracy === undefined ? "..." : percent(accuracy)],
       row("bytes of weights or codes", 4 * weights, codes), row("bytes of scales and zero points", 0, scales), row("bytes of biases", biases, biases), row("bytes together", whole, all),
       ["bits for a weight, scales included", "32.00", ((8 * (codes + scales)) / weights).toFixed(2)], ["times smaller", "1.0", (whole / all).toFixed(1)],
