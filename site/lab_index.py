@@ -38,15 +38,12 @@ How well each exam tells right from wrong stands at the end of each lab's page.
 def lab_index(labs: tuple[Lab, ...], sizes: dict[str, int]) -> str:
     """The page; `sizes` are the archives' bytes by the lab's name."""
     rows = [row(lab, sizes[lab.name]) for lab in labs]
-    head = ["| lab | questions | points | cells run in | network | archive |", "|---|--:|--:|--:|---|--:|"]
+    head = ["| lab | points | cells run in | network | archive |", "|---|--:|--:|---|--:|"]
     return f"{INTRO}\n" + "\n".join([*head, *rows]) + f"\n\n{TIERS}"
 
 
 def row(lab: Lab, size: int) -> str:
     """One line of the table."""
     network = "once" if lab.needs_model else "no"
-    archive = f"[zip]({lab.name}/{lab.name}.zip), {size / 1e6:.0f} MB"
-    return (
-        f"| [{lab.title}]({lab.name}.md) | {len(lab.questions)} | {lab.points:g} | about {lab.minutes} min "
-        f"| {network} | {archive} |"
-    )
+    archive = f"[zip]({lab.name}/{lab.name}.zip), {size / 1e6:.0f}&nbsp;MB"
+    return f"| [{lab.title}]({lab.name}.md) | {lab.points:g} | about {lab.minutes} min | {network} | {archive} |"

@@ -90,6 +90,7 @@ def stage(root: Path, site_url: str = "") -> dict[str, str | bytes]:
         files[tree.pages[source]] = note_page(path.read_text(encoding="utf-8"), source, tree, bibliography, values)
     files |= lab_files(tree)
     files |= site_files(root / "site", site_url)
+    files["assets/course.json"] = course(tree)
     text = bibliography.cite(ledger_page(root / "lecture_notes"), "the claims ledger")
     files["lecture_notes/ledger.md"] = text + bibliography.footnotes(text)
     return files
@@ -99,6 +100,18 @@ def site_files(folder: Path, site_url: str) -> dict[str, str | bytes]:
     """The glossary and the feed, from terms.md and changelog.md in `folder`."""
     changes = read_changelog((folder / "changelog.md").read_text(encoding="utf-8"))
     return {"glossary.md": glossary_page(read_terms(folder / TERMS)), "feed.xml": feed(changes, site_url)}
+
+
+def course(tree: Tree) -> str:
+    """What can be ticked off: chapters in the order of the notes' README, and labs, each with its page's address."""
+    folder = tree.root / "lecture_notes"
+    order = dict.fromkeys(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
+    titles = {name: re.search(r"^# (.+)$", (folder / name).read_text(encoding="utf-8"), re.MULTILINE) for name in order}
+    chapters = [
+        {"id": f"lecture_notes/{name.removesuffix('.md')}/", "title": title[1]} for name, title in titles.items() if title
+    ]
+    labs = [{"id": f"labs/{lab.name}/", "title": lab.title} for lab in tree.labs]
+    return json.dumps({"chapters": chapters, "labs": labs}, indent=1, ensure_ascii=False) + "\n"
 
 
 def lab_files(tree: Tree) -> dict[str, str | bytes]:
