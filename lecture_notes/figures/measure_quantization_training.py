@@ -84,8 +84,8 @@ def lsq_start(x: torch.Tensor, high: int) -> float:
 def with_bits(model: nn.Sequential, bits: int, arm: str) -> nn.Sequential:
     """Weights of every layer and activations behind every ReLU on grids of `bits` bits.
 
-    Arms: "largest" (steps from the largest values), "start" (LSQ's first steps, fixed), "clip" (the same, but the end of
-    activations is learned), "lsq" (all steps learned), "lsq, no gain" (without the scale of the gradient).
+    Arms: "largest" (steps from the largest values), "start" (LSQ's first steps, fixed), "clip" (the same, but the
+    end of activations is learned), "lsq" (all steps learned), "lsq, no gain" (without the scale of the gradient).
     """
     seen, net = activations(model, to_float(load("fashion-20k").train.x[:256])), nn.Sequential()
     limit, high, owner = 2 ** (bits - 1), 2**bits - 1, ""
@@ -102,8 +102,8 @@ def with_bits(model: nn.Sequential, bits: int, arm: str) -> nn.Sequential:
             x = seen[owner]
             gain = 1 / math.sqrt(x[0].numel() * high) if arm != "lsq, no gain" else 1.0
             step = float(x.max()) / high if arm == "largest" else lsq_start(x, high)
-            grid: nn.Module = Clip(float(x.max()), high, gain) if arm == "clip" else Step(
-                step, 0, high, learn=learn, gain=gain
+            grid: nn.Module = (
+                Clip(float(x.max()), high, gain) if arm == "clip" else Step(step, 0, high, learn=learn, gain=gain)
             )
             net.add_module(f"{name}_grid", grid)
     return net.eval()
@@ -173,7 +173,7 @@ def codes_of(net: nn.Sequential) -> torch.Tensor:
 
 
 def oscillation() -> dict[str, Any]:
-    """Three bits on fixed steps: who flips, how often back, where the weights behind the rounding end; new statistics."""
+    """Three bits on fixed steps: who flips, how often back, and where the weights behind the rounding end."""
     data, model = load("fashion-20k"), load_checkpoint("s5")
     net, history = with_bits(model, 3, "start"), []
     places = [places_of(net)]
@@ -312,7 +312,7 @@ def all_roundings() -> dict[str, Any]:
 
 
 def traces() -> dict[str, Any]:
-    """Each layer of s5 alone on few bits: the rise of the loss, and half the mean diagonal of the Hessian times error."""
+    """Each layer of s5 alone on few bits: the rise of the loss, and half the Hessian's mean diagonal times error."""
     data, model, lab = load("fashion-20k"), load_checkpoint("s5"), reference()
     x, y = to_float(data.train.x[:2000]), data.train.y[:2000]
     layers = {name: model.get_submodule(name).get_parameter("weight") for name in prunable(model)}
@@ -364,7 +364,7 @@ def accumulators() -> dict[str, Any]:
 
     codes = lab["quantize"](to_float(data.test.x[:500]), *net.limits, 8)["codes"]
     run_integer(net.folded, net.weights, net.grids, codes, layer)
-    return {name: row for name, row in zip(net.weights, rows, strict=True)}
+    return dict(zip(net.weights, rows, strict=True))
 
 
 def multipliers() -> dict[str, float]:

@@ -279,7 +279,7 @@ def row_masks(scores: torch.Tensor, sparsity: float | None) -> torch.Tensor:
     """True where a weight goes: the lowest scores of each row, or for None two of each four."""
     part = scores if sparsity is not None else scores.unflatten(1, (-1, 4))
     count = round(sparsity * scores.shape[1]) if sparsity is not None else 2
-    lowest = part.argsort(-1, stable=True)[..., :count]
+    lowest = part.argsort(dim=-1, stable=True)[..., :count]
     return torch.zeros_like(part, dtype=torch.bool).scatter(-1, lowest, True).view(scores.shape)
 
 
@@ -370,9 +370,7 @@ def language_model() -> dict[str, Any]:
     found["model"] = {"dense": judged({})}
     for sparsity in (0.5, None):
         for method, make in METHODS.items():
-            changed = {
-                name: make(w, hessians[source_of(name)], sparsity) for name, w in pocket.weights.items()
-            }
+            changed = {name: make(w, hessians[source_of(name)], sparsity) for name, w in pocket.weights.items()}
             key = f"{method} {'2:4' if sparsity is None else sparsity}"
             found["model"][key] = judged(changed)
             print(key, found["model"][key], flush=True)
