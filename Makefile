@@ -40,10 +40,10 @@ lab: ## open lab 00 in JupyterLab with the student profile
 	$(call environment,)
 	@$(BIN)/fourbit lab 00
 
-site: ## build the web site into build/site
+site: ## build the web site into build/site, and serve it on this machine until Ctrl-C
 	$(call environment,site)
 	@$(BIN)/mkdocs build --strict
-	@echo "Open it with: $(BIN)/python -m http.server --directory build/site"
+	@$(BIN)/python site/serve.py
 
 clean: ## remove what was built (never .venv, never labs/)
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache
