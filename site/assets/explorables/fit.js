@@ -139,9 +139,8 @@ class Fit extends Explorable {
   bar(plan, device) {
     const most = 1.08 * Math.max(plan.total, device.memory, 1e9 * this.lock.guess) / 1e9;
     const text = `${PARTS.map(([key, name]) => `${name} ${gigabytes(plan[key])}`).join(", ")}: ${gigabytes(plan.total)} in all; ${device.name} has ${gigabytes(device.memory)}.`;
-    const lower = (at) => [s("text", { x: at.right, y: at.bottom - 6, "text-anchor": "end", class: "quiet" }, `${gigabytes(plan.total)} needed`)];
-    return chart({ width: this.width, height: 150, x: { min: 0, max: most, label: "GB" }, y: { min: 0, max: 1, ticks: [] }, text },
-      stacked(plan), vertical(device.memory / 1e9, `${device.name}, ${gigabytes(device.memory)}`, { stroke: "gray", dashed: false }), guessed(this.lock.guess), lower);
+    return chart({ width: this.width, height: 140, x: { min: 0, max: most, label: "GB" }, y: { min: 0, max: 1, ticks: [] }, text },
+      stacked(plan), vertical(device.memory / 1e9, `${device.name}, ${gigabytes(device.memory)}`, { stroke: "gray", dashed: false }), guessed(this.lock.guess));
   }
 }
 

@@ -9,7 +9,7 @@ const NOTE = "1 to 4: a linear layer, 4096 to 11008, with weights of 32 to 4 bit
 const STYLE = `
 table { font-size: 0.85em; }
 th, td { padding-right: 0.6em; white-space: nowrap; }
-@media (max-width: 30rem) { table { font-size: 0.78em; } }
+@media (max-width: 30rem) { table { font-size: 0.75em; } th, td { padding-right: 0.3em; } :is(th, td):last-child { padding-right: 0; } }
 `;
 const COLORS = ["blue", "blue", "blue", "blue", "purple", "green", "orange"];
 
@@ -59,6 +59,9 @@ class Roofline extends Explorable {
     const ridge = machine.flops / machine.bandwidth;
     this.picture.replaceChildren(this.roof(machine, found, ridge));
     this.tables.replaceChildren(operations(found), this.decode(machine, batch));
+    for (const box of this.tables.querySelectorAll(".scroll")) { // in a large font on a phone
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    }
     this.reflect({ batch, ridge, points: JSON.stringify(found.map(({ name, intensity, roof, limit }) => ({ name, intensity, roof, limit }))) });
     const waiting = found.filter((one) => one.limit === "memory").map((one) => (one.rows === 1 ? `GEMV in ${one.short}` : one.short));
     this.say(`Ridge at ${short(ridge)} FLOP per byte. At batch ${batch} ${waiting.length ? `these wait for memory: ${waiting.join(", ")}` : "nothing waits for memory"}.`);
@@ -99,7 +102,7 @@ const numbered = (text, x, y, name, above) => (at) => [
 ];
 
 function operations(found) {
-  const rows = found.map((one, i) => [`${i + 1} ${one.short}`, short(one.intensity), short(one.roof / 1e9), time(one.seconds), one.limit]);
+  const rows = found.map((one, i) => [`${i + 1} ${one.short.replace("convolution", "conv.")}`, short(one.intensity), short(one.roof / 1e9), time(one.seconds), one.limit]);
   return h("div", {}, table(["operation", "FLOP/B", "GFLOP/s", "time", "limit"], rows), h("p", { class: "small" }, NOTE));
 }
 
