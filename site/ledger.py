@@ -47,7 +47,6 @@ HIDDEN = (  # in this order; a value's mark goes with its number
     re.compile(r"\$\$.*?\$\$", re.DOTALL),
     re.compile(r"(?<![\\$])\$(?=\S)[^$\n]*?\$"),
     VALUE,
-    CITATION,
     re.compile(r"^#{1,6} .*$", re.MULTILINE),
     re.compile(r"\]\([^)\s]*\)"),
     re.compile(r"<!--.*?-->|</?[A-Za-z][^>]*>", re.DOTALL),

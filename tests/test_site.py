@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
 import html
@@ -336,52 +338,101 @@ def test_axes_of_drawings_say_what_they_show(root: Path) -> None:
 # in a browser
 
 
+@contextlib.contextmanager
+def serving(folder: Path, asked: list[str]) -> Iterator[str]:
+    """Serve a folder; the path of every request is added to `asked`."""
+
+    class Recorder(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            asked.append(self.path)
+
+    handler = functools.partial(Recorder, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{host.server_port}/"
+        host.shutdown()
+
+
 @pytest.fixture(scope="module")
 def server(built: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(built))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{serving.server_port}/"
-        serving.shutdown()
+    with serving(built, []) as address:
+        yield address
 
 
-def visit(page: Any, server: str, address: str) -> list[str]:
-    """What is wrong with one page, as a browser sees it."""
-    faults: list[str] = []
-    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda asked: None if asked.url.startswith((*OWN, server)) else faults.append(asked.url))
-    page.goto(server + address, wait_until="networkidle")
-    page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
-    state = page.evaluate(
-        """() => ({"pixels too wide": document.documentElement.scrollWidth - innerWidth,
-        "formulas not typeset": document.querySelectorAll(".arithmatex:not(:has(.katex)), .katex-error").length,
-        "broken images": [...document.images].filter(i => !i.naturalWidth).length})"""
-    )
-    return faults + [f"{count} {what}" for what, count in state.items() if count > 0]
+BLOCKED = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+SCROLL = """async () => {
+    const rest = () => new Promise(done => setTimeout(done, 30));
+    for (let y = 0; y < document.documentElement.scrollHeight; y += 800) { scrollTo(0, y); await rest(); }
+    scrollTo(0, 0); await rest();
+}"""
+ARRIVED = """() => ![...document.querySelectorAll("article *")].some(
+    e => e.localName.startsWith("fourbit-") && !e.hasAttribute("data-ready"))"""
+STATE = """() => ({"pixels too wide": document.documentElement.scrollWidth - innerWidth,
+    "formulas not typeset": document.querySelectorAll(".arithmatex:not(:has(.katex)), .katex-error").length,
+    "broken images": [...document.images].filter(i => !i.naturalWidth).length})"""
+# Contrast is the slow rule, and it depends on styles alone: of texts with the same path of tags, classes and styles to
+# the root, one is examined (a lab has thousands of colored words). All other rules see the whole page.
+AXE = """async (rules) => {
+    const path = e => e ? path(e.parentElement) + "/" + e.localName + "." + e.classList + e.getAttribute("style") : "";
+    const texts = [...document.querySelectorAll("body *")].filter(e => !e.checkVisibility || e.checkVisibility())
+        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+    const one = [...new Map(texts.map(e => [path(e), e]).reverse()).values()];
+    const include = [...one, ...document.querySelectorAll("[data-ready]")];
+    const contrast = {runOnly: {type: "rule", values: ["color-contrast"]}, resultTypes: ["violations"]};
+    const others = {runOnly: rules, resultTypes: ["violations"], rules: {"color-contrast": {enabled: false}}};
+    const results = [await axe.run(document, others), await axe.run({include}, contrast)];
+    return results.flatMap(r => r.violations).flatMap(
+        v => v.nodes.map(n => `${v.id}: ${n.target.flat().join(" ")}: ${n.failureSummary}`));
+}"""
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@dataclasses.dataclass
+class Visitor:
+    """A browser window that goes from page to page and notes what is wrong."""
+
+    page: Any
+    server: str
+    axe: str
+    faults: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        note = self.faults.append
+        self.page.on("console", lambda message: note(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: note(str(error)))
+        self.page.on("request", lambda asked: None if asked.url.startswith((*OWN, self.server)) else note(asked.url))
+
+    def visit(self, address: str) -> list[str]:
+        """What is wrong with one page, as a browser sees it after scrolling through it."""
+        self.faults.clear()
+        self.page.goto(self.server + address, wait_until="networkidle")
+        self.page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
+        self.page.evaluate(SCROLL)
+        self.page.wait_for_function(ARRIVED, timeout=60_000)
+        state = self.page.evaluate(STATE)
+        self.page.evaluate(self.axe)
+        violations = self.page.evaluate(AXE, WCAG)
+        return self.faults + [f"{count} {what}" for what, count in state.items() if count > 0] + violations
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_every_page_is_whole_with_all_other_hosts_blocked(
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_whole_and_accessible_with_all_other_hosts_blocked(
     built: Path, server: str, chromium: str, scheme: str, width: int
 ) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    blocked = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    faults: list[str] = []
+    axe = pytest.importorskip("axe_playwright_python.base").AXE_SCRIPT
+    found: list[str] = []
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=blocked)
+        browser = driver.chromium.launch(executable_path=chromium, args=BLOCKED)
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        visitor = Visitor(context.new_page(), server, axe)
         for name in sorted(p.relative_to(built).as_posix() for p in built.rglob("*.html")):
-            page = context.new_page()
-            faults += [f"{name}: {fault}" for fault in visit(page, server, name.removesuffix("index.html"))]
-            page.close()
+            found += [f"{name}: {fault}" for fault in visitor.visit(name.removesuffix("index.html"))]
         browser.close()
-    assert faults == []
+    assert found == []
 
 
 @pytest.mark.browser
