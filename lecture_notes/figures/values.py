@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import _claims
 import _deployment
 import _distillation
 import _energy
@@ -23,12 +24,15 @@ from fourbit.models import build, count_parameters, load_checkpoint
 from fourbit.sparsity import prunable
 
 N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
+CHAPTERS = (
+    _quantization, _distillation, _outliers, _four_bits, _kernels, _inference, _deployment, _energy, _claims,
+)  # fmt: skip
 
 
 def values() -> dict[str, str]:
     """Return {key: text} for the marks ``<!--=key-->`` behind numbers."""
     own = network() | statistics_of_medians() | rooflines() | energies() | decoding() | sparse() | measured()
-    for chapter in (_quantization, _distillation, _outliers, _four_bits, _kernels, _inference, _deployment, _energy):
+    for chapter in CHAPTERS:
         own |= chapter.numbers()
     return own
 
