@@ -1,4 +1,4 @@
-"""What a reader does with a page, in Chromium: ticks it off, shows it as slides, prints it; and what links to it show."""
+"""What a reader does with a page, in Chromium: ticks it, shows it as slides, prints it; and what links to it show."""
 
 from __future__ import annotations
 

@@ -48,21 +48,21 @@ function enter(article) {
   stage.className = "slides-bar";
   stage.setAttribute("aria-label", "Slides");
   const told = document.createElement("output");
-  stage.append(button("Back", "-1", () => go(at - 1)), told, button("On", "1", () => go(at + 1)), button("Leave", "", leave));
+  stage.append(button("Back", "-1", () => go(at - 1)), told, button("On", "1", () => go(at + 1)), button("Leave", "", () => leave()));
   document.body.append(stage);
   document.documentElement.classList.add("slides");
   address(true);
   go(0);
 }
 
-function leave() {
+function leave(stay = false) {
   if (!stage) return;
   const shown = slides[at]?.[0];
   stage.remove();
   stage = undefined;
   document.documentElement.classList.remove("slides");
   for (const child of document.querySelectorAll("[data-off]")) child.removeAttribute("data-off");
-  if (document.fullscreenElement) document.exitFullscreen();
+  if (document.fullscreenElement && !stay) document.exitFullscreen();
   address(false);
   shown?.scrollIntoView();
   document.querySelector(".chapter-tools button")?.focus({ preventScroll: true });
@@ -81,16 +81,19 @@ addEventListener("keydown", (event) => {
   event.stopPropagation();
 }, true);
 addEventListener("fullscreenchange", () => { if (!document.fullscreenElement) leave(); });
-addEventListener("hashchange", () => {
+
+function follow() { // to the slide that holds what the address points to
   const target = stage && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   const number = target ? slides.findIndex((slide) => slide.some((child) => child.contains(target))) : -1;
   if (number < 0) return;
   go(number);
   target.scrollIntoView();
-});
+}
+addEventListener("hashchange", follow);
 
 document$.subscribe(() => {
-  leave();
+  const wanted = new URLSearchParams(location.search).has("slides");
+  leave(wanted); // a link within the page can make the theme fetch it anew
   const article = document.querySelector("article");
   const heading = article?.querySelector(":scope > h1");
   if (!heading || !/\/lecture_notes\/[a-z-]+\/(index\.html)?$/.test(location.pathname)) return;
@@ -101,5 +104,7 @@ document$.subscribe(() => {
       button("Print", "", () => print()));
     heading.after(tools);
   }
-  if (new URLSearchParams(location.search).has("slides")) enter(article);
+  if (!wanted) return;
+  enter(article);
+  follow();
 });
