@@ -1,8 +1,14 @@
-"""The site's own pages: the glossary, what is new and its feed."""
+"""The site's own pages: the glossary, what is new and its feed; and how the site is served."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -109,3 +115,43 @@ def test_a_fault_in_the_changelog_stops_the_build(
     spoil(folder / "changelog.md", old, new)
     with pytest.raises(Exception, match=re.escape(said)):
         site.site_files(folder, "")
+
+
+# make site
+
+
+@pytest.fixture
+def tiny_site(root: Path, tmp_path: Path) -> Path:
+    """A checkout with nothing in it but the server and a built page."""
+    (tmp_path / "site").mkdir()
+    shutil.copy(root / "site" / "serve.py", tmp_path / "site")
+    (tmp_path / "build" / "site").mkdir(parents=True)
+    (tmp_path / "build" / "site" / "index.html").write_text("<h1>It is here</h1>", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.linux
+def test_the_site_is_served_at_the_address_that_is_said_until_ctrl_c(tiny_site: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "site/serve.py", "0"]
+    with subprocess.Popen(command, cwd=tiny_site, stdin=theirs, stdout=theirs, stderr=theirs) as server:
+        os.close(theirs)
+        said = os.read(ours, 1000).decode()
+        with urllib.request.urlopen(re.search(r"http://127\.0\.0\.1:\d+/", said)[0], timeout=10) as answer:
+            assert b"It is here" in answer.read()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(10) == 0
+    os.close(ours)
+
+
+def test_where_nobody_can_press_ctrl_c_nothing_is_served(tiny_site: Path) -> None:
+    command = [sys.executable, "site/serve.py"]
+    done = subprocess.run(command, cwd=tiny_site, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0
+    assert "site/serve.py" in done.stdout
+    (tiny_site / "build" / "site" / "index.html").unlink()
+    done = subprocess.run(command, cwd=tiny_site, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert done.returncode != 0
+    assert "make site" in done.stderr
