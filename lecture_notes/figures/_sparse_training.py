@@ -126,7 +126,7 @@ def orders() -> dict[str, str]:
 
 
 def errors() -> dict[str, str]:
-    part = measured()["llm"]["errors"]
+    part = measured()["errors"]
     found: dict[str, str] = {}
     for key, layer in LAYERS.items():
         for method, row in part[layer].items():
@@ -140,9 +140,10 @@ def errors() -> dict[str, str]:
 
 
 def model() -> dict[str, str]:
-    rows = measured()["llm"]["model"]
     found: dict[str, str] = {}
-    for name, row in rows.items():
+    for name, row in measured()["model"].items():
+        if name == "checkpoint":
+            continue
         key = name.replace(" 0.5", ".50").replace(" 2:4", ".24")
         found[f"st.m.{key}.kl"] = f"{statistics.fmean(row['kl']):.3g}"
         found[f"st.m.{key}.ppl"] = f"{math.exp(statistics.fmean(map(math.log, row['ppl']))):.1f}"

@@ -94,7 +94,7 @@ class SparseRun:
 def chosen(scores: torch.Tensor, count: int) -> torch.Tensor:
     """bool of the scores' shape: the `count` largest."""
     flat = torch.zeros(scores.numel(), dtype=torch.bool)
-    flat[scores.flatten().topk(count).indices] = True
+    flat[scores.flatten().topk(count, sorted=False).indices] = True
     return flat.view(scores.shape)
 
 
@@ -277,10 +277,14 @@ def permutations() -> dict[str, Any]:
 
 def row_masks(scores: torch.Tensor, sparsity: float | None) -> torch.Tensor:
     """True where a weight goes: the lowest scores of each row, or for None two of each four."""
-    part = scores if sparsity is not None else scores.unflatten(1, (-1, 4))
-    count = round(sparsity * scores.shape[1]) if sparsity is not None else 2
-    lowest = part.argsort(dim=-1, stable=True)[..., :count]
-    return torch.zeros_like(part, dtype=torch.bool).scatter(-1, lowest, True).view(scores.shape)
+    if sparsity is None:
+        four = scores.unflatten(1, (-1, 4))
+        before = torch.tensor([[i < j for i in range(4)] for j in range(4)])  # of two equal ones the first is lower
+        a, b = four[..., :, None], four[..., None, :]
+        rank = ((b < a) | ((b == a) & before)).sum(-1)  # how many of the four are lower
+        return (rank < 2).view(scores.shape)
+    lowest = scores.topk(round(sparsity * scores.shape[1]), largest=False, sorted=False).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, lowest, True)
 
 
 def by_magnitude(w: torch.Tensor, hessian: torch.Tensor, sparsity: float | None) -> torch.Tensor:
@@ -291,7 +295,9 @@ def by_magnitude(w: torch.Tensor, hessian: torch.Tensor, sparsity: float | None)
 
 
 def by_wanda(w: torch.Tensor, hessian: torch.Tensor, sparsity: float | None) -> torch.Tensor:
-    return w.masked_fill(row_masks(w.abs() * hessian.diagonal().sqrt().float(), sparsity), 0)
+    """Only the diagonal is used, and can be given alone."""
+    loudness = (hessian if hessian.ndim == 1 else hessian.diagonal()).sqrt().float()
+    return w.masked_fill(row_masks(w.abs() * loudness, sparsity), 0)
 
 
 def by_surgeon(w: torch.Tensor, hessian: torch.Tensor, sparsity: float | None, block: int = 64) -> torch.Tensor:
@@ -320,22 +326,24 @@ METHODS = {"magnitude": by_magnitude, "Wanda": by_wanda, "SparseGPT": by_surgeon
 
 
 def second_moments(pocket: Pocket, name: str, windows: int, only: str = "") -> Weights:
-    """X^T X (in, in) float64 of the matrices whose name contains `only`, from windows of 256 tokens of a novel."""
+    """X^T X (in, in) float64 of the matrices whose name contains `only`, or its diagonal for all if it is empty."""
     found: Weights = {}
 
     def take(key: str, x: torch.Tensor) -> None:
-        product = (x.T @ x).double()
+        product = (x.T @ x if only else x.square().sum(0)).double()
         found[key] = found[key] + product if key in found else product
 
     listen(pocket, pocket.text(name, windows, 256), take, only)
     return found
 
 
-def output_errors(pocket: Pocket, hessians: Weights) -> dict[str, Any]:
+def output_errors() -> dict[str, Any]:
     """Squared output error over squared output, on text that was not seen, by sparsity, and at 2:4."""
+    pocket = Pocket.load()
     found: dict[str, Any] = {"sparsities": SPARSITIES}
     for name in LOOKED_AT:
-        w, unseen = pocket.weights[f"{name}.weight"], second_moments(pocket, EVALUATION, 8, name)[name]
+        w = pocket.weights[f"{name}.weight"]
+        hessian, unseen = (second_moments(pocket, text, 8, name)[name] for text in (CALIBRATION, EVALUATION))
 
         def error(changed: torch.Tensor, w: torch.Tensor = w, unseen: torch.Tensor = unseen) -> float:
             size, apart = w.double(), (changed - w).double()
@@ -343,8 +351,8 @@ def output_errors(pocket: Pocket, hessians: Weights) -> dict[str, Any]:
 
         found[name] = {
             method: {
-                "curve": [error(make(w, hessians[name], sparsity)) for sparsity in SPARSITIES],
-                "2:4": error(make(w, hessians[name], None)),
+                "curve": [error(make(w, hessian, sparsity)) for sparsity in SPARSITIES],
+                "2:4": error(make(w, hessian, None)),
             }
             for method, make in METHODS.items()
         }
@@ -353,10 +361,9 @@ def output_errors(pocket: Pocket, hessians: Weights) -> dict[str, Any]:
 
 
 def language_model() -> dict[str, Any]:
-    """Output errors of two matrices; divergence and perplexity with all 210 pruned."""
+    """Divergence and perplexity with all 210 matrices pruned by magnitude and by Wanda."""
     pocket = Pocket.load()
-    hessians = second_moments(pocket, CALIBRATION, 8)
-    found: dict[str, Any] = {"checkpoint": find("smollm2").files[0].sha256, "errors": output_errors(pocket, hessians)}
+    squares = second_moments(pocket, CALIBRATION, 8)
     references = [Reference(pocket.llm.model, row[None]) for row in pocket.text(EVALUATION, 4, 256)]
 
     def judged(changed: Weights) -> dict[str, list[float]]:
@@ -367,13 +374,13 @@ def language_model() -> dict[str, Any]:
             "ppl": [float(f"{row.perplexity.mean:.5g}") for row in rows],
         }
 
-    found["model"] = {"dense": judged({})}
+    found: dict[str, Any] = {"checkpoint": find("smollm2").files[0].sha256, "dense": judged({})}
     for sparsity in (0.5, None):
-        for method, make in METHODS.items():
-            changed = {name: make(w, hessians[source_of(name)], sparsity) for name, w in pocket.weights.items()}
+        for method, make in (("Wanda", by_wanda), ("magnitude", by_magnitude)):
+            changed = {name: make(w, squares[source_of(name)], sparsity) for name, w in pocket.weights.items()}
             key = f"{method} {'2:4' if sparsity is None else sparsity}"
-            found["model"][key] = judged(changed)
-            print(key, found["model"][key], flush=True)
+            found[key] = judged(changed)
+            print(key, found[key], flush=True)
     return found
 
 
@@ -381,7 +388,8 @@ PARTS: dict[str, Callable[[], Any]] = {
     "tickets": tickets,
     "regrowing": regrowing,
     "permutations": permutations,
-    "llm": language_model,
+    "errors": output_errors,
+    "model": language_model,
 }
 
 

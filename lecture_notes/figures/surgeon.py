@@ -9,7 +9,7 @@ TITLES = {"q": "q, layer 5: 576 inputs", "down": "down, layer 15: 1,536 inputs"}
 
 
 def draw() -> Figure:
-    part = measured()["llm"]["errors"]
+    part = measured()["errors"]
     x = [100 * s for s in part["sparsities"]]
     figure, both = plt.subplots(1, 2, figsize=(8.2, 4.0), sharey=True)
     for axes, (key, layer) in zip(both, LAYERS.items(), strict=True):
