@@ -105,11 +105,20 @@ export function show(holder, ...children) {
   holder.querySelectorAll("details").forEach((part, i) => { part.open = open[i] ?? false; });
 }
 
+// What scrolls sideways must be reachable by keyboard.
+const boxes = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0; else target.removeAttribute("tabindex");
+  }
+});
+
 /** The numbers behind a chart: heads is a row of strings, rows are rows of strings whose first cell names the row. */
 export function table(heads, rows) {
-  const head = h("tr", {}, ...heads.map((text) => h("th", { scope: "col" }, text)));
+  const head = h("tr", {}, ...heads.map((text) => (text ? h("th", { scope: "col" }, text) : h("td"))));
   const body = rows.map(([first, ...rest]) => h("tr", {}, h("th", { scope: "row" }, first), ...rest.map((text) => h("td", {}, text))));
-  return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
+  const box = h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...body)));
+  boxes.observe(box);
+  return box;
 }
 
 /** A table that opens on demand, for the numbers of a chart. */

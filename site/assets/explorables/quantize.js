@@ -153,7 +153,7 @@ class Quantize extends Explorable {
       h("p", { class: "small", style: "margin-top: 0" }, `Error of each weight of ${name}: ${rows} outputs (down), ${columns} inputs (across)`),
       picture,
       h("p", { class: "small" }, h("span", { style: "color: var(--plot-blue)" }, "■ rounded down "), h("span", { style: "color: var(--plot-vermilion)" }, "■ rounded up"), `, full color at ${largest.toFixed(3)}`),
-      table(["of this layer", ""], [["largest error", largest.toFixed(4)], ["signal to noise", `${decibels.toFixed(1)} dB`], ["weights rounded to zero", percent(zeros)]]),
+      table([`of ${name}`, "value"], [["largest error", largest.toFixed(4)], ["signal to noise", `${decibels.toFixed(1)} dB`], ["weights rounded to zero", percent(zeros)]]),
     );
   }
 

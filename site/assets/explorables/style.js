@@ -38,7 +38,7 @@ table { margin: 0.6em 0; border-collapse: collapse; font-variant-numeric: tabula
 th, td { padding: 0.15em 0.9em 0.15em 0; text-align: left; font-weight: 400; vertical-align: top; }
 td { text-align: right; }
 thead th { color: var(--md-default-fg-color--light); }
-thead th + th { text-align: right; }
+thead * + th { text-align: right; }
 .scroll { overflow-x: auto; }
 details { margin: 0.4em 0; font-size: 0.9em; }
 summary { cursor: pointer; }
