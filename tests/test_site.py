@@ -37,7 +37,8 @@ LABS = {  # and the chapters that prepare for each
     "06-inference": ("inference",),
     "07-deploy": ("deployment",),
 }
-NOTES = tuple(chapter for chapters in LABS.values() for chapter in chapters)
+IDEAS = ("energy", "claims")  # chapters of no lab
+NOTES = (*(chapter for chapters in LABS.values() for chapter in chapters), *IDEAS)
 
 
 def load(path: Path, name: str) -> ModuleType:
@@ -453,5 +454,11 @@ def test_figures_follow_the_page_and_navigation_typesets(server: str, chromium: 
         page.wait_for_function("document.title.includes('Pruning')")
         page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
         assert page.locator(".katex").count() > 20
+        for _ in range(2):  # the second time the module is there already
+            page.locator("fourbit-prune:not([data-ready])").scroll_into_view_if_needed()
+            page.wait_for_selector("fourbit-prune[data-ready]", timeout=60_000)
+            page.go_back()
+            page.wait_for_selector("fourbit-prune", state="detached")
+            page.go_forward()
         browser.close()
     assert errors == []

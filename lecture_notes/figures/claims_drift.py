@@ -20,4 +20,5 @@ def draw() -> Figure:
         axes.set_title(title)
         axes.set_xlabel("run")
     panels[0].set_ylabel("time, ms")
+    panels[1].set_ylabel("time, ms", visible=False)
     return figure

@@ -22,6 +22,7 @@ def draw() -> Figure:
         axes.grid(axis="y", visible=False)
     panels[0].invert_yaxis()
     panels[0].set_ylabel("layer")
+    panels[1].set_ylabel("layer", visible=False)
     for row, (part, color) in enumerate(PARTS.items()):
         panels[0].text(0.97, 0.92 - 0.09 * row, part, color=color, ha="right", transform=panels[0].transAxes)
     return figure

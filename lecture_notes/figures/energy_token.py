@@ -14,13 +14,13 @@ def draw() -> Figure:
     figure, axes = plt.subplots(figsize=(7, 4))
     ways = {
         "16 bits, no context": ("C1", 16, 0, 1, (4, 6)),
-        "4.5 bits, no context": ("C0", 4.5, 0, 1, (4, -12)),
+        "4.5 bits, no context": ("C0", 4.5, 0, 4, (-10, -8)),
         "4.5 bits, 4,096 tokens before it": ("C3", 4.5, 4096, 64, (0, 7)),
     }
     for name, (color, bits, context, x, offset) in ways.items():
         values = [sum(token_bill(config, bits, context, batch).values()) / 1e3 for batch in BATCHES]
         (line,) = axes.loglog(BATCHES, values, "o-", color=color, lw=1.6)
-        label_line(line, name, x=x, xytext=offset, ha="left")
+        label_line(line, name, x=x, xytext=offset, ha="right" if offset[0] < 0 else "left")
     floor = token_bill(config, 4.5, 0)["arithmetic"] / 1e3
     axes.axhline(floor, color="C6", ls="--", lw=1.2)
     axes.text(1, floor * 1.12, "arithmetic in int8 alone", color="C6")
