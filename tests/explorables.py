@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 120_000  # milliseconds
+PAPER = {"default": "#fff", "slate": "hsl(210deg 15% 14%)"}  # Material's backgrounds of pages
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>A page</title><link rel="icon" href="data:,"><link rel="stylesheet" href="assets/course.css">
-<body data-md-color-scheme="{scheme}"><script>window.document$ = {{ subscribe: (shown) => shown() }};</script>
+<body data-md-color-scheme="{scheme}" style="--md-default-bg-color: {paper}; background: {paper}">
+<script>window.document$ = {{ subscribe: (shown) => shown() }};</script>
 <article class="md-typeset"><h1>A page</h1><div style="height: {above}px"></div>
 <p><fourbit-{name}>Fallback.</fourbit-{name}></p></article><script src="assets/page.js"></script></body></html>"""
 
@@ -28,7 +30,7 @@ def served(root: Path, folder: Path, *names: str) -> Iterator[str]:
         shutil.copy(root / "site" / "assets" / asset, folder / "assets")
     for name in names:
         for kind, scheme, above in (("", "default", 0), ("-dark", "slate", 0), ("-far", "default", 4000)):
-            page = PAGE.format(name=name, scheme=scheme, above=above)
+            page = PAGE.format(name=name, scheme=scheme, paper=PAPER[scheme], above=above)
             (folder / f"{name}{kind}.html").write_text(page, encoding="utf-8")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -69,6 +71,15 @@ class Explorable:
     def press(self, key: str, times: int = 1) -> None:
         for _ in range(times):
             self.page.keyboard.press(key)
+
+    def violations(self) -> list[str]:
+        """What axe-core finds against WCAG 2.1 AA in the explorable as it is now."""
+        from axe_playwright_python.base import AXE_SCRIPT
+
+        self.page.evaluate(AXE_SCRIPT)
+        options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
+        found = self.page.evaluate("([name, options]) => axe.run(name, options)", [f"fourbit-{self.name}", options])
+        return [f"{fault['id']}: {node['html']}" for fault in found["violations"] for node in fault["nodes"]]
 
     def settled(self, **expected: object) -> dict[str, str]:
         """Wait until data-* say so (and the state is done), and return all of them."""

@@ -13,7 +13,7 @@ fieldset { margin: 0; padding: 0; border: 0; min-width: 0; }
 legend { padding: 0; font-weight: 650; }
 .controls { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 13rem), 1fr)); gap: 0.7em 1.4em; margin: 0.8em 0; }
 .controls[disabled] { opacity: 0.6; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 1em 1.6em; }
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: 1em 1.6em; }
 .panels > * { min-width: 0; }
 label { display: block; min-width: 0; }
 label > .value { float: right; font-variant-numeric: tabular-nums; }
@@ -35,8 +35,8 @@ button.quiet { padding: 0; border: 0; text-decoration: underline; }
 .guess input[type="range"] { max-width: 24rem; }
 .small { font-size: 0.9em; color: var(--md-default-fg-color--light); }
 table { margin: 0.6em 0; border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.15em 0.9em 0.15em 0; text-align: left; font-weight: 400; vertical-align: top; }
-td { text-align: right; }
+th, td { padding: 0.15em 0.8em 0.15em 0; text-align: left; font-weight: 400; vertical-align: top; }
+td { text-align: right; white-space: nowrap; }
 thead th { color: var(--md-default-fg-color--light); }
 thead * + th { text-align: right; }
 .scroll { overflow-x: auto; }
