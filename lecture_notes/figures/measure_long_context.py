@@ -2,7 +2,7 @@
 
     python lecture_notes/figures/measure_long_context.py [PART ...]     all parts, or these alone; the others stay
 
-Ten minutes of one core. Texts are from Persuasion; where the first tokens of another text take the place of a text's
+Five minutes of one core. Texts are from Persuasion; where the first tokens of another text take the place of a text's
 own, they are Northanger Abbey's. Nothing is chosen by what is measured here.
 """
 
@@ -32,7 +32,7 @@ TARGET = Path(__file__).parent / "long_context.json"
 BUDGET, LENGTH, TEXTS = 256, 1024, 4  # keys in the cache, tokens of a passage, passages
 SCORED = BUDGET + 2 * CHUNK  # from here on every policy has had to drop something
 ANEW = range(SCORED, LENGTH - 1, 88)  # places at which the last BUDGET tokens are read anew
-LONG, START = 9216, 20_000  # one text of more tokens than the model was trained on, and where it begins
+START = 20_000  # where passages begin that are not spread over the novel
 GAPS = (0, 2048, 4096, 7168, 12_288, 20_480, 32_768)
 FAR = (0, 8192, 65_536)
 FACTOR = 4
@@ -165,18 +165,6 @@ def anew(pocket: Pocket) -> dict[str, Any]:
     return {"places": len(places), "loss": short(loss.mean(1), 6)}
 
 
-def long(pocket: Pocket) -> dict[str, Any]:
-    """Loss in bins of 512 tokens along one text of LONG tokens: everything kept, and four sinks with a window."""
-    row = torch.tensor([pocket.tokens[START : START + LONG + 1]])
-    found: dict[str, Any] = {"bin": 512}
-    plans = {"sinks": (pocket.stream(sinks(4), BUDGET, cache_places=True), CHUNK), "dense": (pocket.stream(), 512)}
-    for name, (stream, chunk) in plans.items():
-        losses = stream.losses(row[:, :-1], chunk)[0]
-        found[name] = short(torch.stack([part.mean() for part in losses.split(512)]), 5)
-        print(name, found[name], flush=True)
-    return found
-
-
 def slower(pocket: Pocket, scheme: str) -> Tensor:
     """The angle by which each pair turns from one token to the next, for a context FACTOR times as long."""
     turns, width = pocket.llm.model.turns, pocket.llm.config.head_width
@@ -208,7 +196,7 @@ def gaps(pocket: Pocket) -> dict[str, Any]:
 
 def far_sinks(pocket: Pocket) -> dict[str, Any]:
     """Four sinks and a window with the text's positions, when what comes behind the sinks is ever further away."""
-    rows, found = pocket.passages()[:1], {"distances": FAR, "loss": list[Any]()}
+    rows, found = pocket.passages()[:1, :640], {"distances": FAR, "loss": list[Any]()}
     for far in FAR:
         stream = pocket.stream(sinks(4), BUDGET)
         stream.read(rows[:, :4])
@@ -279,7 +267,6 @@ PARTS: dict[str, Callable[[Pocket], Any]] = {
     "borrowed": borrowed,
     "anew": anew,
     "far_sinks": far_sinks,
-    "long": long,
 }
 
 

@@ -15,6 +15,7 @@ import _energy
 import _four_bits
 import _inference
 import _kernels
+import _long_context
 import _outliers
 import _quantization
 import torch
@@ -25,7 +26,8 @@ from fourbit.sparsity import prunable
 
 N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 CHAPTERS = (
-    _quantization, _distillation, _outliers, _four_bits, _kernels, _inference, _deployment, _energy, _claims,
+    _quantization, _distillation, _outliers, _four_bits, _kernels, _inference,
+    _deployment, _long_context, _energy, _claims,
 )  # fmt: skip
 
 
