@@ -127,10 +127,15 @@ def amounts(masked: str) -> Iterator[tuple[int, str]]:
             yield found.start(), " ".join(found.group().split())
 
 
+def settings_of(text: str) -> set[str]:
+    """The amounts that a chapter lists as chosen."""
+    return {" ".join(part.split()) for found in SETTINGS.findall(mask(text, CODE)) for part in found.split(";")}
+
+
 def claims(text: str) -> list[Claim]:
     """Every claim without a mark, in order."""
     every = list(blocks(text))
-    settings = {" ".join(part.split()) for found in SETTINGS.findall(mask(text, CODE)) for part in found.split(";")}
+    settings = settings_of(text)
     alone = {block.group - 1: block.given for block in every if GIVEN.sub("", block.text).strip() == ""}
     first = {block.group: block for block in reversed(every)}
     found = []
@@ -147,11 +152,14 @@ def claims(text: str) -> list[Claim]:
 
 def faults(text: str, source: str) -> list[str]:
     """What the build stops for, each with file, line and number."""
+    every = claims(text)
     said = [
         f"{source}:{claim.line}: {claim.number!r} has no mark, source or reason."
-        for claim in claims(text)
+        for claim in every
         if not claim.given and not claim.sources
     ]
+    idle = settings_of(text) - {claim.number for claim in every if claim.given == SETTING}
+    said += [f"{source}: the setting {number!r} accounts for nothing. Remove it." for number in sorted(idle)]
     for block in blocks(text):
         for reason in GIVEN.findall(block.text):
             if reason.partition(":")[0].strip() not in REASONS:

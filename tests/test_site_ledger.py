@@ -139,6 +139,11 @@ def test_a_reason_must_be_one_of_the_known(ledger: ModuleType) -> None:
     assert said == ["a.md:3: 'everybody knows' is no reason (chosen, definition, worked here, lab)."]
 
 
+def test_a_setting_that_accounts_for_nothing_is_named(ledger: ModuleType) -> None:
+    said = ledger.faults("# T\n\n<!--settings: 5 %; 2.5 GB-->\n\nSo 5 % it is.", "a.md")
+    assert said == ["a.md: the setting '2.5 GB' accounts for nothing. Remove it."]
+
+
 def test_the_message_names_file_line_number_and_the_next_step(ledger: ModuleType) -> None:
     with pytest.raises(ledger.StageError) as error:
         ledger.check("# Title\n\nIt takes 3.5 ms.\n\nAnd 12 GB.", "lecture_notes/a.md")
