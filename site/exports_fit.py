@@ -86,9 +86,9 @@ def random_config(draw: random.Random) -> LlmConfig:
     step, head_width = (256, 256) if even else (draw.choice([64, 96]), draw.choice([64, 80, 128]))
     return LlmConfig(
         architecture="llama", layers=draw.randint(1, 48), width=step * draw.randint(2, 16),
-        ff=step * draw.randint(2, 60), heads=shared * heads, kv_heads=heads, head_width=head_width, vocabulary=draw.randint(500, 200_000),
-        rope_theta=1e4, norm_eps=1e-5, tied=draw.random() < 0.5, qkv_bias=draw.random() < 0.5,
-        context=draw.choice([2048, 8192, 131_072]),
+        ff=step * draw.randint(2, 60), heads=shared * heads, kv_heads=heads, head_width=head_width,
+        vocabulary=draw.randint(500, 200_000), rope_theta=1e4, norm_eps=1e-5, tied=draw.random() < 0.5,
+        qkv_bias=draw.random() < 0.5, context=draw.choice([2048, 8192, 131_072]),
     )  # fmt: skip
 
 

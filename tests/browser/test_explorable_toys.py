@@ -345,7 +345,7 @@ def test_a_model_of_own_numbers_is_planned_or_refused(toy: Explorable, data: dic
     write(toy, "Free memory", "3.5")
     device = fit.Device("the device", 3_500_000_000, 50e9)
     own = config_of(data, "Llama-3-8B", layers=40, vocabulary=50_000)
-    agrees(toy, plan.plan(own, "Q8_0", 8192, baseline=beside), device)
+    agrees(toy, plan.plan(own, "Q8_0", 8192, baseline=beside, name="This model"), device)
     write(toy, "Width", "4100")
     refused = toy.element.get_by_role("alert")
     assert "rows of 4100 weights are no multiple of Q8_0's block of 32" in refused.inner_text()

@@ -102,7 +102,7 @@ class Fit extends Explorable {
   }
 
   get judged() {
-    const form = this.form.input.value, name = this.model.input.value === OWN ? "the model" : this.model.input.value;
+    const form = this.form.input.value, name = this.model.input.value === OWN ? "This model" : this.model.input.value;
     const plan = chosen(this.data, { config: this.config, form, context: Number(this.context.input.value), kv: this.kv.input.value, baseline: this.data.baseline, name });
     const gpu = this.gpu.checked, place = this.device.input.value === "own" ? "the device" : gpu ? "the GPU" : "the laptop";
     const device = { name: place, memory: Math.round(1e9 * Number(this.memory.input.value)), bandwidth: 1e9 * Number(this.bandwidth.input.value), gpu };

@@ -24,7 +24,7 @@ class Roofline extends Explorable {
     const pasted = h("label", {}, "Or paste what lab 00 or ", h("code", {}, "fourbit doctor"), " printed", this.paste);
     this.controls = h("fieldset", { class: "controls" }, h("legend", {}, "Machine and batch"), this.flops, this.bandwidth, this.batch, h("div", {}, pasted, this.found));
     this.picture = h("div");
-    this.tables = h("div", { class: "panels" });
+    this.tables = h("div");
     const results = h("div", {}, this.picture, this.live, this.tables);
     this.lock = predict(this, {
       name: "roofline",
@@ -84,7 +84,7 @@ class Roofline extends Explorable {
     this.reflect({ tokens: JSON.stringify(rates.map(([form, , one, many]) => ({ form, one, many }))) });
     const together = batch > 1 ? [`${batch} readers`] : [];
     const rows = rates.map(([form, bytes, one, many]) => [form, (bytes / 1e9).toFixed(2), short(one), ...together.map(() => short(many))]);
-    return h("div", {}, h("p", { class: "small" }, "Llama-2-7B decodes at most so many tokens a second, cache empty:"), table(["stored as", "GB a token", "one reader", ...together], rows));
+    return h("div", {}, h("p", { class: "small" }, "Llama-2-7B decodes at most so many tokens a second (all readers together, cache empty):"), table(["stored as", "GB a token", "one reader", ...together], rows));
   }
 }
 

@@ -29,7 +29,7 @@ class Temperature extends Explorable {
     Object.assign(this, { data, pixels: new Uint8Array(pixels), image: ASKED });
     this.temperature = slider("Temperature T", { min: -1, max: 6, step: 0.5, value: 0, format: (v) => `T = ${short(2 ** v)}`, oninput: () => this.draw() });
     this.controls = h("fieldset", { class: "controls" }, h("legend", {}, "Temperature of the softmax"), this.temperature);
-    this.choice = h("fieldset", {}, h("legend", {}, "Image of the test set: the first row puzzles the teacher, the last is usual"), h("div", { class: "images" }, ...data.labels.map((_, i) => this.option(i))));
+    this.choice = h("fieldset", {}, h("legend", {}, "Test image of Fashion-MNIST: the first row puzzles the teacher, the last is usual"), h("div", { class: "images" }, ...data.labels.map((_, i) => this.option(i))));
     this.shown = h("div", { class: "one" });
     this.laws = h("div");
     this.charts = h("div", { class: "two" });
