@@ -206,7 +206,8 @@ def test_nothing_is_shown_or_moved_before_a_guess(browser: Any, address: str, na
     with visited(browser, address, name) as found:
         found.open(address)
         assert found.element.get_attribute("data-locked") == "true"
-        assert found.page.locator(f"fourbit-{name} .panels").is_hidden()
+        assert found.element.locator("p.small").last.is_hidden()  # the last line of the results
+        assert found.element.locator("svg, canvas, table").count() == 0
         controls = found.page.locator(f"fourbit-{name} .controls :is(input, select, button)")
         assert controls.count() >= 4
         assert all(control.is_disabled() for control in controls.all())
@@ -228,7 +229,7 @@ def test_a_guess_stays_beside_the_measured_value_until_it_is_forgotten(browser: 
         found.settled(guess=47)
         found.page.get_by_role("button", name="forget my guess").press("Enter")
         assert found.element.get_attribute("data-locked") == "true"
-        assert found.page.locator(f"fourbit-{name} .panels").is_hidden()
+        assert found.element.locator("svg").first.is_hidden()
         assert found.page.evaluate(f"localStorage.getItem('fourbit:predict:{name}')") is None
         found.open(address)
         assert found.element.get_attribute("data-locked") == "true"
