@@ -89,6 +89,11 @@ class Attention extends Explorable {
       `It holds ${held} tokens, ${bytes(held * each)} in 16 bits; after ${FAR.toLocaleString("en")} tokens ${bytes(far * each)}, and ${bytes(FAR * each)} if all were kept.`);
   }
 
+  /** Pixels that a chart in one of the columns may be wide. */
+  get panel() {
+    return Math.max(240, Math.min(400, this.picture.clientWidth || this.width));
+  }
+
   drawText(layer, head, t, sinks, window) {
     const items = this.about.tokens.map((token, j) => {
       const kind = j > t ? "later" : inCache(j, t, sinks, window) ? "here" : "gone";
@@ -106,7 +111,7 @@ class Attention extends Explorable {
   }
 
   drawMap(layer, head, t, sinks, window) {
-    const count = this.maps.count, width = Math.min(this.width, 380);
+    const count = this.maps.count, width = this.panel;
     const axis = { ticks: [1, 24, 48, 72].filter((n) => n <= count) };
     const cells = (at) => {
       const side = at.x(2) - at.x(1), found = [];
@@ -132,7 +137,7 @@ class Attention extends Explorable {
   drawLost(lost, mean, t) {
     const values = lost.map((share, i) => [i + 1, 100 * share]);
     const text = `Attention lost by token, in percent; ${percent(mean)} on average from token ${this.about.from + 1} on.`;
-    const width = Math.min(this.width, 380);
+    const width = this.panel;
     this.curve.replaceChildren(
       chart({ width, height: 190, text, x: { min: 1, max: lost.length, label: "token" }, y: { min: 0, max: 100, ticks: [0, 50, 100], label: "attention lost, %" } },
         line(values, { stroke: "vermilion" }), vertical(t + 1, "", { stroke: "gray" })),
