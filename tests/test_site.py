@@ -222,7 +222,7 @@ def test_a_lab_comes_as_an_archive_with_its_exam(root: Path, built: Path) -> Non
         folder = f"fourbit-{name}/labs/{name}"
         assert f"{folder}/{name}.ipynb" in inside
         assert any(path.startswith(f"{folder}/exam/") for path in inside)
-        assert not [path for path in inside if "checkpoints" in path or path.endswith(".progress.json")]
+        assert not [path for path in inside if ".ipynb_checkpoints" in path or path.endswith(".progress.json")]
 
 
 # what stops a build

@@ -141,8 +141,10 @@ async function show() {
     meter.value = items.filter(({ id }) => done.has(id)).length;
     meter.closest("p").querySelector("span").textContent = `${meter.value} of ${items.length}`;
   }
-  const next = [...chapters, ...labs].find(({ id }) => !done.has(id));
   for (const place of document.querySelectorAll(".course-next")) {
+    const { kind } = place.closest(".course-progress").dataset;
+    const listed = kind === "labs" ? labs : kind === "chapters" ? chapters : [...chapters, ...labs];
+    const next = listed.find(({ id }) => !done.has(id));
     place.replaceChildren(...(next ? ["Next: ", make("a", { href: new URL(next.id, site).href, textContent: next.title })] : ["All done."]));
   }
 }
