@@ -73,15 +73,13 @@ def growth(_: Data) -> dict[str, str]:
         found[f"even.{name}"] = f"{matrices(config) / mixing(config):,.0f}"
         found[f"kv.{name}"] = f"{cache_bytes(config):,}"
         for count in LENGTHS:
-            linear, pairs = 2 * count * matrices(config), 2 * count**2 * mixing(config)
-            key = f"{name}.{count}"
-            found[f"{key}.matrices"] = flop(linear)
-            found[f"{key}.attention"] = flop(pairs)
-            found[f"{key}.share"] = f"{100 * pairs / (linear + pairs):.0f}"
-            found[f"{key}.cache"] = gigabytes(count * cache_bytes(config))
-    budget = 2048 * cache_bytes(LLAMA)
-    found |= {"stream.cache": f"{budget / 1e9:.2f}", "turns.never": str(turns_never_completed(POCKET))}
-    found["turns.pairs"] = str(POCKET.head_width // 2)
+            found[f"{name}.{count}.cache"] = gigabytes(count * cache_bytes(config))
+    for count in LENGTHS:
+        linear, pairs = 2 * count * matrices(LLAMA), 2 * count**2 * mixing(LLAMA)
+        found[f"llama.{count}.matrices"] = flop(linear)
+        found[f"llama.{count}.attention"] = flop(pairs)
+        found[f"llama.{count}.share"] = f"{100 * pairs / (linear + pairs):.0f}"
+    found |= {"turns.never": str(turns_never_completed(POCKET)), "turns.pairs": str(POCKET.head_width // 2)}
     found["turns.slowest"] = f"{2 * math.pi * POCKET.rope_theta ** (1 - 2 / POCKET.head_width):,.0f}"
     found["idle.score"] = f"{math.log(1000 * 99):.1f}"
     return found
@@ -106,9 +104,6 @@ def attention(data: Data) -> dict[str, str]:
         "first.high": f"{100 * max(late):.0f}",
         "first.mean": f"{100 * statistics.fmean(late):.0f}",
         "first.11": f"{100 * means[11]:.1f}",
-        "first.15": f"{100 * means[15]:.0f}",
-        "first.3to9.low": f"{100 * min(means[3:10]):.0f}",
-        "first.3to9.high": f"{100 * max(means[3:10]):.0f}",
         "first.next": f"{100 * statistics.fmean(statistics.fmean(row) for row in data['attention']['next'][12:]):.1f}",
         "first.half": f"{sum(share > 0.5 for share in heads)}",
         "first.heads": f"{len(heads)}",
@@ -126,7 +121,7 @@ def attention(data: Data) -> dict[str, str]:
 def policies(data: Data) -> dict[str, str]:
     rows = data["policies"]
     found = {f"ppl.{key(name)}": perplexity(rows[name]) for name in ("dense", *POLICIES)}
-    for name in (*POLICIES, "another", "silent"):
+    for name in POLICIES:
         interval = cost(data, name)
         found[f"cost.{key(name)}"] = f"{interval.mean:.3f}"
         found[f"cost.{key(name)}.half"] = f"{interval.high - interval.mean:.3f}"
