@@ -131,8 +131,8 @@ def errors() -> dict[str, str]:
     for key, layer in LAYERS.items():
         for method, row in part[layer].items():
             for sparsity, error in zip(part["sparsities"], row["curve"], strict=True):
-                found[f"st.e.{key}.{method}.{100 * sparsity:.0f}"] = f"{100 * error:.2g}"
-            found[f"st.e.{key}.{method}.24"] = f"{100 * row['2:4']:.2g}"
+                found[f"st.e.{key}.{method}.{100 * sparsity:.0f}"] = f"{100 * error:.3g}"
+            found[f"st.e.{key}.{method}.24"] = f"{100 * row['2:4']:.3g}"
         half = part["sparsities"].index(0.5)
         magnitude, wanda, surgeon = (part[layer][m]["curve"][half] for m in ("magnitude", "Wanda", "SparseGPT"))
         found |= {f"st.e.{key}.wanda": f"{magnitude / wanda:.1f}", f"st.e.{key}.surgeon": f"{wanda / surgeon:.1f}"}
@@ -160,7 +160,7 @@ def sizes() -> dict[str, str]:
     }  # fmt: skip
     for key, (bits, kept, form) in cases.items():
         per = bits_per_weight(bits, kept, form)
-        found |= {f"st.b.{key}": f"{per:.4g}", f"st.b.{key}.mb": f"{matrices * per / 8e6:.0f}"}
+        found |= {f"st.b.{key}": f"{per:.3g}", f"st.b.{key}.mb": f"{matrices * per / 8e6:.0f}"}
         found[f"st.b.{key}.times"] = f"{16 / per:.1f}"
     return found | {
         "st.b.match": f"{100 * (1 - (four - 1) / 16):.0f}",

@@ -29,7 +29,7 @@ def draw() -> Figure:
                 axes.plot(LEFT + 0.4, y, "<", color=color, ms=8)
                 label = f"{label}: {mean:.1f}"
             if bits == 2:
-                axes.annotate(label, (shown, y), xytext=(14, 0), textcoords="offset points", color=color, va="center")
+                axes.annotate(label, (shown, y), xytext=(18, 0), textcoords="offset points", color=color, va="center")
     axes.set_xlim(LEFT, 92)
     axes.axvline(statistics.fmean(rows["float"]), color="C6", lw=1.2, ls="--")
     axes.text(

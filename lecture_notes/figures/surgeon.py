@@ -20,14 +20,16 @@ def draw() -> Figure:
             axes.annotate(
                 method,
                 (x[-1], 100 * row["curve"][-1]),
-                xytext=(6, 0),
+                xytext=(6, {"Wanda": 5, "SparseGPT": -6}.get(method, 0)),
                 textcoords="offset points",
                 color=color,
                 va="center",
             )
         axes.set_title(TITLES[key])
         axes.set_yscale("log")
-        axes.set_yticks([0.1, 1, 10, 100], ["0.1", "1", "10", "100"])
+        axes.set_ylim(0.15, 45)
+        axes.set_yticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
+        axes.minorticks_off()
         axes.set_xlim(28, 99)
         axes.set_xlabel("weights removed, %")
     both[0].set_ylabel("squared output error, % of the output")

@@ -19,6 +19,7 @@ import _long_context
 import _outliers
 import _quantization
 import _quantization_training
+import _sparse_training
 import torch
 
 from fourbit.measure import HOROWITZ45, file_size, total_macs
@@ -27,7 +28,7 @@ from fourbit.sparsity import prunable
 
 N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 CHAPTERS = (
-    _quantization, _quantization_training, _distillation, _outliers, _four_bits, _kernels, _inference,
+    _sparse_training, _quantization, _quantization_training, _distillation, _outliers, _four_bits, _kernels, _inference,
     _deployment, _long_context, _energy, _claims,
 )  # fmt: skip
 
