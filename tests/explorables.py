@@ -16,7 +16,8 @@ PATIENCE = 120_000  # milliseconds
 PAPER = {"default": "#fff", "slate": "hsl(210deg 15% 14%)"}  # Material's backgrounds of pages
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>A page</title><link rel="icon" href="data:,"><link rel="stylesheet" href="assets/course.css">
-<body data-md-color-scheme="{scheme}" style="--md-default-bg-color: {paper}; background: {paper}">
+<style>body {{ --md-default-bg-color: {paper}; background: {paper}; color: var(--md-default-fg-color); }}</style>
+<body data-md-color-scheme="{scheme}">
 <script>window.document$ = {{ subscribe: (shown) => shown() }};</script>
 <article class="md-typeset"><h1>A page</h1><div style="height: {above}px"></div>
 <p><fourbit-{name}>Fallback.</fourbit-{name}></p></article><script src="assets/page.js"></script></body></html>"""

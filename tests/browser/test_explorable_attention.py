@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import itertools
 import json
 import re
-import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.explorables import served
+
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
-
-PAGE = """<!doctype html><html lang="en"><title>t</title><link rel="icon" href="data:,">
-<link rel="stylesheet" href="assets/course.css"><style>body { color: var(--md-default-fg-color) }</style>
-<body data-md-color-scheme="default" data-md-color-primary="custom">
-<main class="md-typeset"><h2>Attention</h2><fourbit-attention>Fallback.</fourbit-attention></main>
-<script type="module">
-import "./assets/explorables/attention.js";
-document.querySelector("fourbit-attention").arrive();
-</script></body></html>"""
 
 
 @pytest.fixture(scope="module")
 def address(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(root / "site" / "assets" / "explorables", folder / "assets" / "explorables")
-    shutil.copy(root / "site" / "assets" / "course.css", folder / "assets")
-    (folder / "index.html").write_text(PAGE, encoding="utf-8")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{serving.server_port}/"
-        serving.shutdown()
+    with served(root, tmp_path_factory.mktemp("page"), "attention") as found:
+        yield f"{found}attention.html"
 
 
 @pytest.fixture(scope="module")
