@@ -362,6 +362,7 @@ def server(built: Path) -> Iterator[str]:
 
 BLOCKED = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 SCROLL = """async () => {
+    for (const answer of document.querySelectorAll("article details")) answer.open = true;
     const rest = () => new Promise(done => setTimeout(done, 30));
     for (let y = 0; y < document.documentElement.scrollHeight; y += 800) { scrollTo(0, y); await rest(); }
     scrollTo(0, 0); await rest();
