@@ -38,6 +38,11 @@ def dithering(start: float, steps: int, target: float = TARGET, rate: float = RA
     return weights, codes
 
 
+def plainly(x: float) -> str:
+    """Two significant digits, without a power of ten."""
+    return f"{x:.{max(0, 1 - math.floor(math.log10(x)))}f}"
+
+
 def numbers() -> dict[str, str]:
     """Return {key: text}, as values.py does for the other chapters."""
     parts = (toy(), flips(), arms(), stored(), roundings(), repairs(), prices(), integers())
@@ -173,6 +178,6 @@ def integers() -> dict[str, str]:
             found[f"qt.a.{name}.{key}"] = str(math.ceil(math.log2(value)) + 1)
         found[f"qt.a.{name}.inputs"] = f"{inputs:,}"
     for bits, share in measured()["multipliers"].items():
-        found[f"qt.m.{bits}"] = f"{100 * share:.2g}"
-        found[f"qt.m.{bits}.bound"] = f"{127 * 2.0 ** -int(bits):.2g}"
+        found[f"qt.m.{bits}"] = plainly(100 * share)
+        found[f"qt.m.{bits}.bound"] = plainly(127 * 2.0 ** -int(bits))
     return found
