@@ -1,6 +1,6 @@
 // The pocket model reads a sentence: where its attention goes, and how much of it a bounded cache would lose.
 import { Maps, bytes, cached, inCache } from "./attention-formulas.js";
-import { chart, line, numbers, s, table, vertical } from "./chart.js";
+import { chart, line, numbers, show, s, table, vertical } from "./chart.js";
 import { Explorable, h, load, select, slider } from "./element.js";
 import { predict } from "./predict.js";
 
@@ -138,7 +138,7 @@ class Attention extends Explorable {
     const values = lost.map((share, i) => [i + 1, 100 * share]);
     const text = `Attention lost by token, in percent; ${percent(mean)} on average from token ${this.about.from + 1} on.`;
     const width = this.panel;
-    this.curve.replaceChildren(
+    show(this.curve,
       chart({ width, height: 190, text, x: { min: 1, max: lost.length, label: "token" }, y: { min: 0, max: 100, ticks: [0, 50, 100], label: "attention lost, %" } },
         line(values, { stroke: "vermilion" }), vertical(t + 1, "", { stroke: "gray" })),
       numbers("Attention lost, by token", ["token", "text", "lost"], values.map(([place, value], i) => [String(place), shown(this.about.tokens[i]), `${value.toFixed(1)} %`])));
