@@ -183,10 +183,10 @@ def on_grid(x: torch.Tensor, labs: dict[str, Any], form: str, bits: int) -> torc
     if form == "normal":
         levels = labs["04-llm-quantization"]["normal_levels"](bits)
         q = labs["04-llm-quantization"]["quantize_blocks"](x, levels, x.shape[1])
-        return q["absmax"][:, None] * levels[q["codes"].long()]
+        return torch.mul(q["absmax"][:, None], levels[q["codes"].long()])
     low, high = x.amin(1, keepdim=True), x.amax(1, keepdim=True)
     q = labs["02-quantization"]["quantize"](x, low, high, bits, symmetric=form == "symmetric")
-    return q["scale"] * (q["codes"].int() - q["zero_point"])
+    return torch.mul(q["scale"], q["codes"].int() - q["zero_point"])
 
 
 # what PyTorch says
@@ -225,7 +225,8 @@ def rounding(model: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         for parameter in magnitudes.parameters():
             parameter.abs_()
-        return 2 * sum(sizes) * UNIT * magnitudes(x).amax(1)
+        largest: torch.Tensor = magnitudes(x).amax(1)  # (images,)
+    return 2 * sum(sizes) * UNIT * largest
 
 
 def biases(model: nn.Sequential) -> int:
