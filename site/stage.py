@@ -106,10 +106,9 @@ def course(tree: Tree) -> str:
     """What can be ticked off: chapters in the order of the notes' README, and labs, each with its page's address."""
     folder = tree.root / "lecture_notes"
     order = dict.fromkeys(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
-    titles = {name: re.search(r"^# (.+)$", (folder / name).read_text(encoding="utf-8"), re.MULTILINE) for name in order}
-    chapters = [
-        {"id": f"lecture_notes/{name.removesuffix('.md')}/", "title": title[1]} for name, title in titles.items() if title
-    ]
+    texts = {name.removesuffix(".md"): (folder / name).read_text(encoding="utf-8") for name in order}
+    titles = {name: re.search(r"^# (.+)$", text, re.MULTILINE) for name, text in texts.items()}
+    chapters = [{"id": f"lecture_notes/{name}/", "title": title[1]} for name, title in titles.items() if title]
     labs = [{"id": f"labs/{lab.name}/", "title": lab.title} for lab in tree.labs]
     return json.dumps({"chapters": chapters, "labs": labs}, indent=1, ensure_ascii=False) + "\n"
 
