@@ -37,7 +37,7 @@ LABS = {  # and the chapters that prepare for each
     "06-inference": ("inference",),
     "07-deploy": ("deployment",),
 }
-IDEAS = ("energy", "long-context", "claims", "sparse-training", "quantization-training")  # chapters of no lab
+IDEAS = ("energy", "architectures", "long-context", "claims", "sparse-training", "quantization-training")  # chapters of no lab
 NOTES = (*(chapter for chapters in LABS.values() for chapter in chapters), *IDEAS)
 
 

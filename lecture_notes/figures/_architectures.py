@@ -271,7 +271,10 @@ def weight_sharing(data: Row) -> dict[str, str]:
     rows = data["supernet"]
     alone, shared, stale = ([row[key] for row in rows] for key in ("alone", "shared", "stale"))
     best = max(rows, key=lambda row: row["shared"])
+    work = [9 * (196 * a + 196 * a * b + 49 * b * c) for a, b, c in (row["widths"] for row in rows)]  # MACs
     return {
+        "super.tau.macs": f"{kendall(work, alone):.2f}",
+        "super.agree": f"{50 * (1 + kendall(shared, alone)):.0f}",
         "super.tau": f"{kendall(shared, alone):.2f}",
         "super.tau.stale": f"{kendall(stale, alone):.2f}",
         "super.chance": f"{chance(len(rows)):.2f}",
@@ -284,4 +287,5 @@ def weight_sharing(data: Row) -> dict[str, str]:
         "super.small.shared": f"{rows[0]['shared']:.1f}",
         "super.small.stale": f"{rows[0]['stale']:.1f}",
         "super.best.alone": f"{best['alone']:.1f}",
+        "super.best.possible": f"{max(alone):.1f}",
     }

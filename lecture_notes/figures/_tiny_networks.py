@@ -143,9 +143,9 @@ def peak(shape: Shape, in_place: bool = False) -> int:
 
 
 def search_space() -> list[Shape]:
-    """A ladder of five budgets for two kinds, three of the third, and at 200,000 MACs other grids and depths."""
-    ladder = [fitted(Shape(kind), budget) for kind in ("standard", "separable") for budget in LADDER]
-    ladder += [fitted(Shape("inverted"), budget) for budget in LADDER[1:4]]
+    """A ladder of budgets for each kind, and at 200,000 MACs other grids and depths."""
+    budgets = {"standard": LADDER, "separable": LADDER[:4], "inverted": LADDER[1:4]}
+    ladder = [fitted(Shape(kind), budget) for kind in BLOCKS for budget in budgets[kind]]
     grids = [Shape(kind, grid=grid) for kind in ("standard", "separable") for grid in (7, 28)]
     depths = [Shape(kind, depth=depth) for kind in ("standard", "separable", "inverted") for depth in (2, 3)]
     return ladder + [fitted(shape, MIDDLE) for shape in grids + depths]

@@ -20,7 +20,10 @@ def draw() -> Figure:
             x, y = [row[price] for row in own], [mean(row) for row in own]
             axes.plot(x, y, mark, color=COLORS[color], label=kind, ms=6)
         axes.set_xscale("log")
+        axes.minorticks_off()
         axes.set_xlabel(words)
+    both[0].set_xticks([2e4, 2e5, 2e6], ["20,000", "200,000", "2,000,000"])
+    both[1].set_xticks([1e3, 3e3, 1e4], ["1,000", "3,000", "10,000"])
     both[0].set_ylabel("accuracy on 12,000 images, %")
     both[0].legend(loc="lower right")
     return figure

@@ -21,7 +21,7 @@ def draw() -> Figure:
     for parts, color in ((2, "vermilion"), (3, "green")):
         level = cost(stage, parts).peak / 1e3
         (line,) = memory.plot([-0.45, 2.45], [level, level], color=COLORS[color], lw=2.4)
-        label_line(line, f"{parts} x {parts} patches")
+        label_line(line, f"{parts} x {parts}" + " patches" * (parts == 2))
     memory.set_xticks(list(places), NAMES, rotation=45)
     memory.set_xlabel("layer")
     memory.set_ylabel("alive while it runs, kB in 8 bits")
@@ -29,10 +29,10 @@ def draw() -> Figure:
         points = [patched(upto, parts) for parts in range(1, most + 1)]
         (line,) = price.plot([e for _, e in points], [p / 1e3 for p, _ in points], "o-", color=COLORS[color], ms=4)
         words = {"pool2": "patches up to pool2", "pool5": "up to pool5"}[upto]
-        options = {"pool2": {"xytext": (10, 2)}, "pool5": {"xytext": (0, 8), "ha": "right", "va": "bottom"}}[upto]
+        options = {"pool2": {"xytext": (10, 2)}, "pool5": {"xytext": (0, -8), "ha": "right", "va": "top"}}[upto]
         label_line(line, words, **options)
     price.axhline(max(whole), color=COLORS["gray"], ls=":", lw=1.4)
-    price.text(70, max(whole) - 0.15, "no patches", color=COLORS["gray"], va="top")
+    price.text(75, max(whole) + 0.1, "no patches", color=COLORS["gray"], va="bottom")
     price.set_ylim(0, 16)
     price.set_xlabel("extra MACs, % of the network")
     price.set_ylabel("peak of the network, kB")

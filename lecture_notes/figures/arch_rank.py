@@ -12,7 +12,7 @@ def draw() -> Figure:
     ranks = [row["rank"] for row in rows]
     figure, (errors, accuracy) = plt.subplots(1, 2, figsize=(8.4, 3.8))
     lines = (
-        ("weight.error", "blue", "-", "the weight itself", (0, -14)),
+        ("weight.error", "blue", "-", "the weight itself", (10, 9)),
         ("weight.output_error", "vermilion", "-", "its output", (10, 7)),
         ("output.output_error", "green", "--", "output, chosen for it", (-4, -24)),
     )
@@ -21,12 +21,12 @@ def draw() -> Figure:
         label_line(line, words, x=16, xytext=place, ha="left" if place[0] > 0 else "center")
     errors.set_ylabel("relative error, % of the norm")
     for key, color, dashes, words, x in (
-        ("weight", "vermilion", "-", "closest weight", 3),
+        ("weight", "vermilion", "-", "closest weight", 2),
         ("output", "green", "--", "closest output", 12),
     ):
         values = [row[f"{key}.accuracy"] for row in rows]
         (line,) = accuracy.plot(ranks, values, "o", color=COLORS[color], ls=dashes, ms=4)
-        label_line(line, words, x=x, xytext=(8, -12), ha="left")
+        label_line(line, words, x=x, xytext=(14, -12), ha="left")
     accuracy.set_ylabel("test accuracy, %")
     for axes in (errors, accuracy):
         axes.set_xscale("log", base=2)

@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import _architectures
 import _claims
 import _deployment
 import _distillation
@@ -29,7 +30,7 @@ from fourbit.sparsity import prunable
 N_IN, N_OUT = 4096, 11008  # the first feed-forward layer of Llama-2-7B
 CHAPTERS = (
     _sparse_training, _quantization, _quantization_training, _distillation, _outliers, _four_bits, _kernels, _inference,
-    _deployment, _long_context, _energy, _claims,
+    _deployment, _long_context, _energy, _claims, _architectures,
 )  # fmt: skip
 
 
