@@ -37,7 +37,8 @@ LABS = {  # and the chapters that prepare for each
     "06-inference": ("inference",),
     "07-deploy": ("deployment",),
 }
-IDEAS = ("energy", "architectures", "long-context", "claims", "sparse-training", "quantization-training")  # chapters of no lab
+# chapters of no lab
+IDEAS = ("energy", "architectures", "long-context", "claims", "sparse-training", "quantization-training")
 NOTES = (*(chapter for chapters in LABS.values() for chapter in chapters), *IDEAS)
 
 
