@@ -1,4 +1,4 @@
-"""Measure what the chapter on pruning reports, on the shipped network, and write pruning.json (15 to 25 minutes of one core).
+"""Measure what the chapter on pruning reports, on the shipped network, and write pruning.json (about 20 minutes).
 
     python lecture_notes/figures/measure_pruning.py
 
