@@ -68,7 +68,7 @@ def test_a_chapter_ticked_by_keyboard_is_done_on_every_page_that_lists_it(page: 
     visit(page, server + "lecture_notes/")
     assert [box.get_attribute("data-item") for box in page.locator(".course-tick:checked").all()] == [CHAPTER]
     assert page.locator("td .course-tick").count() >= len(NOTES)
-    page.get_by_label("Done: Pruning").uncheck()
+    page.get_by_label("Done: Pruning I:").uncheck()
     assert page.locator(".course-bar span").inner_text().startswith("0 of ")
 
 
@@ -103,7 +103,7 @@ def test_progress_is_carried_to_another_browser_as_text(page: Any, browser: Any,
     other.get_by_label("Progress as text").fill(text)
     other.get_by_role("button", name="Import").click()
     assert said.inner_text() == "Imported: 1 new tick."
-    assert other.get_by_label("Done: Pruning").is_checked()
+    assert other.get_by_label("Done: Pruning I:").is_checked()
     assert other.evaluate("localStorage.getItem('fourbit:predict:prune')") == "0.8"
     other.get_by_role("button", name="Forget").click()
     assert other.locator(".course-tick:checked").count() == 0
