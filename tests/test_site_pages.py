@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -136,14 +137,21 @@ def test_the_site_is_served_at_the_address_that_is_said_until_ctrl_c(tiny_site: 
 
     ours, theirs = pty.openpty()
     command = [sys.executable, "site/serve.py", "0"]
-    with subprocess.Popen(command, cwd=tiny_site, stdin=theirs, stdout=theirs, stderr=theirs) as server:
+    at_a_terminal = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs these tests may ignore Ctrl-C
+    server = subprocess.Popen(
+        command, cwd=tiny_site, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=at_a_terminal
+    )
+    try:
         os.close(theirs)
         said = os.read(ours, 1000).decode()
         with urllib.request.urlopen(re.search(r"http://127\.0\.0\.1:\d+/", said)[0], timeout=10) as answer:
             assert b"It is here" in answer.read()
         server.send_signal(signal.SIGINT)
         assert server.wait(10) == 0
-    os.close(ours)
+    finally:
+        server.kill()
+        server.wait()
+        os.close(ours)
 
 
 def test_where_nobody_can_press_ctrl_c_nothing_is_served(tiny_site: Path) -> None:
