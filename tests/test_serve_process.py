@@ -91,7 +91,8 @@ def test_clients_are_answered_in_the_order_in_which_they_came(served: Served) ->
     with concurrent.futures.ThreadPoolExecutor() as pool:
         jobs = []
         for i in range(3):
-            jobs.append(pool.submit(lambda i=i: (ask(served.client()), order.append(i))))  # type: ignore[misc]
+            # long enough that one answer is noted down before the next is there
+            jobs.append(pool.submit(lambda i=i: (ask(served.client(), max_tokens=400), order.append(i))))  # type: ignore[misc]
             until(lambda i=i: waiting(served) == i + 1)
         holder.close()
         for job in jobs:

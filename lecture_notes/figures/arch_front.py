@@ -22,8 +22,8 @@ def draw() -> Figure:
         axes.set_xscale("log")
         axes.minorticks_off()
         axes.set_xlabel(words)
+        axes.set_ylabel("accuracy on 12,000 images, %")
     both[0].set_xticks([2e4, 2e5, 2e6], ["20,000", "200,000", "2,000,000"])
     both[1].set_xticks([1e3, 3e3, 1e4], ["1,000", "3,000", "10,000"])
-    both[0].set_ylabel("accuracy on 12,000 images, %")
     both[0].legend(loc="lower right")
     return figure
