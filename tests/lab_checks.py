@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import importlib.util
 import inspect
 import json
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import pytest
 
 from fourbit.exam.matrix import Row
 from fourbit.exam.reference import PUBLIC_SEED, Lab
+from tests.scripts import load_script
 
 KILL_MATRIX = Path(__file__).resolve().parent.parent / "site" / "kill_matrix.py"
 
@@ -58,11 +58,7 @@ def assert_published(lab: Lab, rows: Sequence[Row], seed: int) -> None:
     """The kill matrix on the site is the one that was computed just now; only the public seed's is there."""
     if seed != PUBLIC_SEED:
         return
-    spec = importlib.util.spec_from_file_location("site_kill_matrix", KILL_MATRIX)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(KILL_MATRIX, "site_kill_matrix")
     shown = json.loads(module.PUBLISHED.read_text(encoding="utf-8"))[lab.exam.lab]
     found = module.published(lab, rows)
     said = f"run: python site/kill_matrix.py {lab.exam.lab}"

@@ -17,9 +17,7 @@ No ratio of times, no order of calibration rules and no effect of saturation is 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -34,18 +32,13 @@ from fourbit.recipes import mixed_precision as recipe
 from fourbit.recipes.mixed_precision import artifact_bytes, read_front, rounded
 from fourbit.sparsity import prunable
 from fourbit.training import evaluate
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def chapter(root: Path) -> ModuleType:
     """The script that measures the chapter's numbers."""
-    path = root / "lecture_notes/figures/measure_quantization.py"
-    spec = importlib.util.spec_from_file_location("measure_quantization", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "lecture_notes/figures/measure_quantization.py")
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,8 @@ outside the intervals; what was measured stands beside the bounds. The stored ta
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,6 +20,7 @@ import torch
 
 from fourbit.llm.catalog import find
 from tests.llm_fixtures import pocket as pocket_path
+from tests.scripts import load_script
 
 __all__ = ["pocket_path"]
 
@@ -32,13 +31,7 @@ Plain = Callable[[int, int], float]
 @pytest.fixture(scope="module")
 def chapter(root: Path) -> ModuleType:
     """The script that measures the chapter's numbers."""
-    path = root / "lecture_notes/figures/measure_llm.py"
-    spec = importlib.util.spec_from_file_location("measure_llm", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "lecture_notes/figures/measure_llm.py")
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ are asserted of them. Counts are the same on every run and are taken anew.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +16,7 @@ import pytest
 
 from fourbit.exam.reference import load_lab
 from fourbit.measure.callgrind import available
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +28,7 @@ def stored(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def chapter(root: Path) -> ModuleType:
     """The script that measures the chapter's numbers."""
-    path = root / "lecture_notes/figures/measure_kernels.py"
-    spec = importlib.util.spec_from_file_location("measure_kernels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "lecture_notes/figures/measure_kernels.py")
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,8 @@ are not asserted: they are this machine's. The stored table is checked for what 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import statistics
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +18,7 @@ import torch
 from fourbit.llm.catalog import find
 from fourbit.llm.model import generate_greedy
 from tests.llm_fixtures import pocket as pocket_path
+from tests.scripts import load_script
 
 __all__ = ["pocket_path"]
 
@@ -27,13 +26,7 @@ __all__ = ["pocket_path"]
 @pytest.fixture(scope="module")
 def chapter(root: Path) -> ModuleType:
     """The script that measures the chapter's numbers."""
-    path = root / "lecture_notes/figures/measure_inference.py"
-    spec = importlib.util.spec_from_file_location("measure_inference", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "lecture_notes/figures/measure_inference.py")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ bounds. Nothing here depends on a clock on the wall.
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -25,6 +24,7 @@ from fourbit.llm.config import LlmConfig
 from fourbit.llm.plan import plan
 from fourbit.recipes.deployments import CACHES, CANDIDATES, FORMATS, cache_bytes, deployments
 from tests.llm_fixtures import pocket as pocket_path
+from tests.scripts import load_script
 
 __all__ = ["pocket_path"]
 
@@ -38,13 +38,7 @@ def stored(root: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def chapter(root: Path, pocket_path: Path) -> ModuleType:
     """The script that measures the chapter's numbers."""
-    path = root / "lecture_notes/figures/measure_deployment.py"
-    spec = importlib.util.spec_from_file_location("measure_deployment", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(root / "lecture_notes/figures/measure_deployment.py")
 
 
 @pytest.fixture(scope="module")

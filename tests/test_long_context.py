@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from fourbit.llm.catalog import find
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.model import Transformer
 from tests.llm_fixtures import pocket as pocket_path
+from tests.scripts import load_script
 
 __all__ = ["pocket_path"]
 
@@ -31,28 +31,19 @@ def figures(root: Path) -> Iterator[Path]:
     sys.path.remove(str(folder))
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def streaming(figures: Path) -> ModuleType:
-    return load(figures / "_streaming.py")
+    return load_script(figures / "_streaming.py")
 
 
 @pytest.fixture(scope="module")
 def chapter(figures: Path, streaming: ModuleType) -> ModuleType:
-    return load(figures / "measure_long_context.py")
+    return load_script(figures / "measure_long_context.py")
 
 
 @pytest.fixture(scope="module")
 def exports(root: Path, chapter: ModuleType) -> ModuleType:
-    return load(root / "site" / "exports_attention.py")
+    return load_script(root / "site" / "exports_attention.py")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import html
 import http.server
-import importlib.util
 import json
 import os
 import re
@@ -20,11 +19,12 @@ import zipfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+
+from tests.scripts import load_script
 
 OWN = ("data:", "blob:")
 LABS = {  # and the chapters that prepare for each
@@ -40,20 +40,6 @@ LABS = {  # and the chapters that prepare for each
 # chapters of no lab
 IDEAS = ("energy", "architectures", "long-context", "claims", "sparse-training", "quantization-training")
 NOTES = (*(chapter for chapters in LABS.values() for chapter in chapters), *IDEAS)
-
-
-def load(path: Path, name: str) -> ModuleType:
-    """Import a file by its path: `site` is the name of a module of the standard library."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 def copy_source(root: Path, target: Path) -> Path:
@@ -288,13 +274,13 @@ def test_the_pages_can_be_written_for_any_generator(source: Path) -> None:
 
 
 def test_code_in_a_note_is_left_alone(root: Path) -> None:
-    stage = load(root / "site" / "stage.py", "stage_under_test")
+    stage = load_script(root / "site" / "stage.py", "stage_under_test")
     text = "see [a](x)\n\n```python\n[a](x)\n```\n\nand `[a](x)`"
     assert stage.outside_code(text, str.upper) == "SEE [A](X)\n\n```python\n[a](x)\n```\n\nAND `[a](x)`"
 
 
 def test_generated_numbers_are_up_to_date(root: Path) -> None:
-    values = load(root / "lecture_notes" / "figures" / "values.py", "note_values").values()
+    values = load_script(root / "lecture_notes" / "figures" / "values.py", "note_values").values()
     committed = json.loads((root / "lecture_notes" / "values.json").read_text(encoding="utf-8"))
     assert committed == values, "run: python lecture_notes/figures/redraw.py"
 
@@ -312,7 +298,7 @@ def test_measurements_are_of_the_checkpoint_that_is_shipped(root: Path) -> None:
 
 
 def test_committed_drawings_are_fresh(root: Path) -> None:
-    figures = load(root / "site" / "figures.py", "site_figures")
+    figures = load_script(root / "site" / "figures.py", "site_figures")
     folder = root / "lecture_notes" / "figures"
     stale = []
     for drawing in sorted(folder.glob("*.svg")):
@@ -330,7 +316,7 @@ def test_axes_of_drawings_say_what_they_show(root: Path) -> None:
 
     for script in sorted((root / "lecture_notes" / "figures").glob("*.svg")):
         with style():
-            figure = load(script.with_suffix(".py"), f"drawing_{script.stem}").draw()
+            figure = load_script(script.with_suffix(".py"), f"drawing_{script.stem}").draw()
         for axes in figure.axes:
             assert axes.get_xlabel(), script.stem
             assert axes.get_ylabel() or not len(axes.get_yticks()), script.stem
@@ -457,7 +443,7 @@ def test_figures_follow_the_page_and_navigation_typesets(server: str, chromium: 
         page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
         assert page.locator(".katex").count() > 20
         for _ in range(2):  # the second time the module is there already
-            page.locator("fourbit-prune:not([data-ready])").scroll_into_view_if_needed()
+            page.locator("fourbit-prune").scroll_into_view_if_needed()  # a new one: the last was detached
             page.wait_for_selector("fourbit-prune[data-ready]", timeout=60_000)
             page.go_back()
             page.wait_for_selector("fourbit-prune", state="detached")

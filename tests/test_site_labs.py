@@ -14,7 +14,8 @@ from types import ModuleType
 import pytest
 
 from fourbit.exam.reference import load_lab
-from tests.test_site import LABS, copy_source, load
+from tests.scripts import load_script
+from tests.test_site import LABS, copy_source
 
 # The archive's own package, and no grader: as on a student's machine. This checkout is installed as well, and the one
 # that is found first counts; a package that is not installed offers no commands.
@@ -34,7 +35,7 @@ main()
 
 @pytest.fixture(scope="module")
 def site(root: Path) -> ModuleType:
-    return load(root / "site" / "stage.py", "stage_for_labs")
+    return load_script(root / "site" / "stage.py", "stage_for_labs")
 
 
 @pytest.fixture(scope="module")

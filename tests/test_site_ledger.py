@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,8 @@ from types import ModuleType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.scripts import load_script
 
 UNITS = ("%", "×", "x", "times", "points", "ms", "µs", "s", "GB", "GiB", "kB", "GB/s", "tokens/s", "pJ", "W", "million",
          "GFLOP/s", "MACs", "bits per weight")  # fmt: skip
@@ -33,13 +34,7 @@ NAMES = ("4096 × 11008", "256 × 1,152", "RTX-4090",
 
 
 def module(root: Path, name: str) -> ModuleType:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, root / "site" / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    return sys.modules.get(name) or load_script(root / "site" / f"{name}.py")
 
 
 @pytest.fixture(scope="module")

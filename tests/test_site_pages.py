@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 import pytest
 
 from fourbit import __version__
-from tests.test_site import load, spoil
+from tests.scripts import load_script
+from tests.test_site import spoil
 
 ATOM = {"a": "http://www.w3.org/2005/Atom"}
 DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -25,7 +26,7 @@ DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 @pytest.fixture(scope="module")
 def site(root: Path) -> ModuleType:
-    return load(root / "site" / "stage.py", "stage_for_pages")
+    return load_script(root / "site" / "stage.py", "stage_for_pages")
 
 
 @pytest.fixture
