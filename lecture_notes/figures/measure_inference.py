@@ -9,11 +9,8 @@ interleaved: other programs on the machine can only add to them.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from _parts import MACHINE, measure
 
 from fourbit.exam.reference import load_lab
 from fourbit.llm.catalog import find
@@ -367,28 +365,10 @@ PARTS: dict[str, Callable[[Pocket], Any]] = {
 }
 
 
-def store(name: str, value: Any) -> None:
-    """Put a part into the file; the others stay."""
-    results: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
-    results |= {
-        "checkpoint": find("smollm2").files[0].sha256,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, one thread",
-        name: value,
-    }
-    TARGET.write_text(json.dumps(results) + "\n", encoding="utf-8")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure what the chapter on inference reports.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    pocket = Pocket.load()
-    for name in chosen.parts or PARTS:
-        start = time.process_time()
-        store(name, PARTS[name](pocket))
-        print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
+def main() -> None:
+    about = {"checkpoint": find("smollm2").files[0].sha256, "machine": MACHINE}
+    description = "Measure what the chapter on inference reports."
+    measure(PARTS, TARGET, about, description, lambda: (Pocket.load(),))
 
 
 if __name__ == "__main__":

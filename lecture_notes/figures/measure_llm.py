@@ -11,10 +11,7 @@ the effects with the same functions. Statistics and scales come from Northanger 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +20,7 @@ from typing import Any
 
 import gguf
 import torch
+from _parts import MACHINE, measure, store
 from bitsandbytes import functional as bnb
 
 from fourbit.exam.reference import load_lab
@@ -34,6 +32,7 @@ from fourbit.llm.texts import CALIBRATION, EVALUATION, novel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(__file__).parent / "llm.json"
+ABOUT, INDENT = {"checkpoint": find("smollm2").files[0].sha256, "machine": MACHINE}, 1  # of the file
 LAB, FULL = (6, 256), (8, 512)  # windows of the evaluation text and their length: the lab's, and the table's
 READS = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  # matrices with the inputs of another
 BY = ("random", "weight", "activation")
@@ -322,7 +321,7 @@ def table(pocket: Pocket) -> dict[str, Any]:
             row["error"] = round(error_of(pocket, changed), 5) if row["method"] != "AWQ" else None
             row |= judge(changed)
             found["rows"].append(row)
-            store("table", found)
+            store(TARGET, "table", found, ABOUT, INDENT)
             shown = {key: value for key, value in row.items() if not isinstance(value, list)}
             print(shown, "KL", round(sum(row["kl"]) / len(row["kl"]), 4), flush=True)
     return found
@@ -531,29 +530,9 @@ PARTS: dict[str, Callable[[Pocket], Any]] = {
 }
 
 
-def store(name: str, value: Any) -> None:
-    """Put a part into the file, whatever else has been put there in the meantime."""
-    results: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
-    results |= {
-        "checkpoint": find("smollm2").files[0].sha256,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, one thread",
-        name: value,
-    }
-    TARGET.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure what the chapter on four bits reports.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all but table)")
-    parser.add_argument("--full", action="store_true", help="the table of every scheme as well")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    pocket = Pocket.load()
-    for name in chosen.parts or [name for name in PARTS if name != "table" or chosen.full]:
-        start = time.process_time()
-        store(name, PARTS[name](pocket))
-        print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
+def main() -> None:
+    description = "Measure what the chapter on four bits reports."
+    measure(PARTS, TARGET, ABOUT, description, lambda: (Pocket.load(),), later=["table"], indent=INDENT)
 
 
 if __name__ == "__main__":

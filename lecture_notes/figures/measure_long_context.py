@@ -8,17 +8,14 @@ own, they are Northanger Abbey's. Nothing is chosen by what is measured here.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from _parts import MACHINE, measure
 from _streaming import CHUNK, PAGE, Slots, Stream, heavy, page_bounds, quest, sinks
 from torch import Tensor
 
@@ -270,29 +267,11 @@ PARTS: dict[str, Callable[[Pocket], Any]] = {
 }
 
 
-def store(name: str, value: Any) -> None:
-    """Put a part into the file; the others stay."""
-    results: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
-    results |= {
-        "checkpoint": find("smollm2").files[0].sha256,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, one thread",
-        name: value,
-    }
-    TARGET.write_text(json.dumps(results) + "\n", encoding="utf-8")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure what the chapter on long context reports.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    pocket = Pocket.load()
+def main() -> None:
+    about = {"checkpoint": find("smollm2").files[0].sha256, "machine": MACHINE}
+    description = "Measure what the chapter on long context reports."
     with torch.no_grad():
-        for name in chosen.parts or PARTS:
-            start = time.process_time()
-            store(name, PARTS[name](pocket))
-            print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
+        measure(PARTS, TARGET, about, description, lambda: (Pocket.load(),))
 
 
 if __name__ == "__main__":

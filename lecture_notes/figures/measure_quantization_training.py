@@ -10,15 +10,14 @@ test images; nothing is chosen by them.
 from __future__ import annotations
 
 import copy
-import json
 import math
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _parts import measure
 from measure_pruning import percent, refreshed
 from measure_quantization import activations, reference, replaced, to_integers
 from torch import nn
@@ -394,16 +393,11 @@ PARTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def main(names: list[str]) -> None:
-    torch.set_num_threads(1)
-    results: Mapping[str, Any] = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
+def main() -> None:
     shipped = {name: find_asset(name).sha256 for name in ("s5", "s6", "teacher20")}
-    results = dict(results) | {"checkpoints": shipped, "torch": torch.__version__, "seeds": SEEDS}
-    for name in names or PARTS:
-        results[name] = PARTS[name]()
-        TARGET.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print("done", name, flush=True)
+    about = {"checkpoints": shipped, "seeds": SEEDS}
+    measure(PARTS, TARGET, about, "Measure what the chapter on training with few bits reports.", indent=1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

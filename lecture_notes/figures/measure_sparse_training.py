@@ -10,9 +10,7 @@ pocket language model's statistics come from Northanger Abbey, its judgements fr
 from __future__ import annotations
 
 import copy
-import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _parts import measure
 from measure_llm import Pocket, Weights, listen, source_of
 from measure_pruning import Masks, percent, refreshed
 from torch import nn
@@ -393,14 +392,10 @@ PARTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def main(names: list[str]) -> None:
-    torch.set_num_threads(1)
-    results: dict[str, Any] = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.is_file() else {}
-    results |= {"checkpoint": find_asset("teacher20").sha256, "torch": torch.__version__, "seeds": SEEDS}
-    for name in names or PARTS:
-        results[name] = PARTS[name]()
-        TARGET.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+def main() -> None:
+    about = {"checkpoint": find_asset("teacher20").sha256, "seeds": SEEDS}
+    measure(PARTS, TARGET, about, "Measure what the chapter on sparse training reports.", indent=1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
