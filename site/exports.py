@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import exporting
 import torch
 from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "site" / "assets" / "explorables" / "data"
 IMAGES = 500
 SPARSITIES = (0.0, 0.3, 0.5, 0.8, 0.9, 0.95)
 SHARINGS: tuple[str | int, ...] = ("tensor", "channel", 64, 16)
@@ -30,20 +28,7 @@ UNIT = 2.0**-53  # a rounding's relative error in float64
 DECIMALS = 9  # of the logits in vectors.json
 
 
-def main(arguments: list[str]) -> None:
-    made = pieces()
-    if arguments == ["--check"]:
-        stale = [name for name, content in made.items() if not same(DATA / name, content)]
-        sys.exit(f"stale: {', '.join(stale)}. Run: python site/exports.py" if stale else 0)
-    for name, content in made.items():
-        (DATA / name).write_bytes(content)
-
-
-def same(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content
-
-
-def pieces() -> dict[str, bytes]:
+def made() -> dict[str, Any]:
     """Each file of the data folder that this script makes."""
     from fourbit.data import load
 
@@ -56,15 +41,11 @@ def pieces() -> dict[str, bytes]:
     levels = {bits: labs["04-llm-quantization"]["normal_levels"](bits).tolist() for bits in range(2, 9)}
     return {
         "s6.bin": weights,
-        "s6.json": as_json(description),
+        "s6.json": description,
         "images.bin": test.x.numpy().tobytes(),
-        "levels.json": as_json(levels),
-        "vectors.json": as_json({"prune": list(pruned(net, labs, test)), "quantize": list(quantized(net, labs, test))}),
+        "levels.json": levels,
+        "vectors.json": {"prune": list(pruned(net, labs, test)), "quantize": list(quantized(net, labs, test))},
     }
-
-
-def as_json(value: Any) -> bytes:
-    return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
 def reference(lab: str) -> dict[str, Any]:
@@ -234,4 +215,4 @@ def biases(model: nn.Sequential) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    exporting.main("exports", made, lambda: exporting.stale(made()))

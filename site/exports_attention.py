@@ -9,7 +9,6 @@ sum to 255, so that a share of a row is exactly a share of codes. Needs torch an
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ import torch
 from torch import Tensor
 
 SITE = Path(__file__).resolve().parent
-DATA = SITE / "assets" / "explorables" / "data"
-sys.path[:0] = [str(SITE.parent), str(SITE.parent / "lecture_notes" / "figures")]
+sys.path[:0] = [str(SITE), str(SITE.parent), str(SITE.parent / "lecture_notes" / "figures")]
 
+import exporting  # noqa: E402
 from measure_long_context import weights_of  # noqa: E402
 
 from fourbit.llm.loading import load  # noqa: E402
@@ -98,42 +97,11 @@ def rounded(values: Tensor) -> list[list[float]]:
     return [[round(value, 9) for value in row] for row in values.tolist()]
 
 
-def encoded(content: Any) -> bytes:
-    return content if isinstance(content, bytes) else (json.dumps(content, separators=(",", ":")) + "\n").encode()
-
-
 def stale() -> list[str]:
     """Return the names of committed files that are not what would be made now, the last code or digits aside."""
-    found = []
-    for name, content in made().items():
-        path, new = DATA / name, encoded(content)
-        old = path.read_bytes() if path.is_file() else b""
-        if name.endswith(".bin"):
-            apart = len(old) != len(new) or max(abs(a - b) for a, b in zip(old, new, strict=True)) > 1
-        elif name.endswith("vectors.json"):
-            apart = not old or not close(json.loads(old), json.loads(new))
-        else:
-            apart = old != new
-        found += [name] if apart else []
-    return found
-
-
-def close(a: Any, b: Any) -> bool:
-    """Whether two JSON values agree, numbers within a thousandth: another processor adds in another order."""
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(close(a[key], b[key]) for key in a)
-    if isinstance(a, list):
-        return len(a) == len(b) and all(close(x, y) for x, y in zip(a, b, strict=True))
-    return abs(a - b) < 1e-3
-
-
-def main() -> None:
-    if "--check" in sys.argv:
-        old = stale()
-        sys.exit(f"stale: {', '.join(old)}; run: python site/exports_attention.py" if old else 0)
-    for name, content in made().items():
-        (DATA / name).write_bytes(encoded(content))
+    vectors = "attention-vectors.json"
+    return exporting.stale(made(), lambda name: (0.0, 1e-3) if name == vectors else exporting.EXACT, codes=1)
 
 
 if __name__ == "__main__":
-    main()
+    exporting.main("exports_attention", made, stale)
