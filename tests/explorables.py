@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.pages import serving
 
 PATIENCE = 120_000  # milliseconds
 PAPER = {"default": "#fff", "slate": "hsl(210deg 15% 14%)"}  # Material's backgrounds of pages
@@ -34,15 +33,8 @@ def served(root: Path, folder: Path, *names: str) -> Iterator[str]:
             page = PAGE.format(name=name, scheme=scheme, paper=PAPER[scheme], above=above)
             (folder / f"{name}{kind}.html").write_text(page, encoding="utf-8")
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{serving.server_port}/"
-        serving.shutdown()
+    with serving(folder, []) as address:
+        yield address
 
 
 @dataclass

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import hashlib
 import html
-import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -24,6 +20,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
+from tests.pages import BLOCKED, serving
 from tests.scripts import load_script
 
 OWN = ("data:", "blob:")
@@ -326,28 +323,12 @@ def test_axes_of_drawings_say_what_they_show(root: Path) -> None:
 # in a browser
 
 
-@contextlib.contextmanager
-def serving(folder: Path, asked: list[str]) -> Iterator[str]:
-    """Serve a folder; the path of every request is added to `asked`."""
-
-    class Recorder(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            asked.append(self.path)
-
-    handler = functools.partial(Recorder, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as host:
-        threading.Thread(target=host.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{host.server_port}/"
-        host.shutdown()
-
-
 @pytest.fixture(scope="module")
 def server(built: Path) -> Iterator[str]:
     with serving(built, []) as address:
         yield address
 
 
-BLOCKED = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 SCROLL = """async () => {
     for (const answer of document.querySelectorAll("article details")) answer.open = true;
     const rest = () => new Promise(done => setTimeout(done, 30));

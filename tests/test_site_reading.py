@@ -12,18 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.test_site import BLOCKED, LABS, NOTES, built, server  # noqa: F401
+from tests.test_site import LABS, NOTES, built, server  # noqa: F401
 
 CHAPTER = "lecture_notes/pruning/"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        window = driver.chromium.launch(executable_path=chromium, args=BLOCKED)
-        yield window
-        window.close()
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
-from tests.test_site import ARRIVED, BLOCKED, SCROLL, Page, built, pages, serving  # noqa: F401
+from tests.pages import BLOCKED, serving
+from tests.test_site import ARRIVED, SCROLL, Page, built, pages  # noqa: F401
 
 TEXTS = (".html", ".ipynb", ".json", ".js", ".css", ".txt", ".md", ".py", ".xml", ".toml", ".yml", ".svg", ".c", ".h")
 LEAST = 25  # characters of a line that tells its origin; shorter ones (`return x`) anybody writes

@@ -30,14 +30,6 @@ def data(root: Path) -> dict[str, Any]:
     return {key: json.loads((folder / name).read_text(encoding="utf-8")) for key, name in names.items()}
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
     """A page of a reader who has not guessed yet; anything on its console is a fault."""

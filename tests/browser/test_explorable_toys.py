@@ -168,14 +168,6 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         yield found
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def toy(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Explorable]:
     """The explorable that the test is parametrized with, on a page of a reader who has not guessed yet."""

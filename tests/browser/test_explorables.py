@@ -39,14 +39,6 @@ def address(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         yield found
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
 @pytest.fixture
 def prune(browser: Any, address: str) -> Iterator[Explorable]:
     with visited(browser, address, "prune") as found:
