@@ -1,4 +1,4 @@
-"""What a page of the site costs a reader: `python -m benchmarks.page_speed [SITE]`, from build/site if none is given.
+"""What a page of the site costs a reader: `python -m benchmarks.page_speed [SITE]`.
 
 Builds the site anew in an empty folder first (a cold build, whose time is reported) unless a built SITE is named.
 Then visits every page twice in Chromium with an empty cache, the processor slowed down 4 times and every file sent
@@ -8,6 +8,7 @@ what is above them) and the bytes that came. Writes benchmarks/results/pages.jso
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import gzip
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -118,7 +120,7 @@ def measure(folder: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     with serving(folder) as server, sync_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for path in sorted(folder.rglob("index.html")):
+        for path in track(sorted(folder.rglob("index.html")), "Visiting", console=Console(stderr=True)):
             name = path.parent.relative_to(folder).as_posix().removeprefix(".")
             visits = [visit(browser, f"{server}{name}/" if name else server) for _ in range(VISITS)]
             best = {what: min(one[what] for one in visits) for what in ("paint_ms", "blocked_ms", "files")}
@@ -137,11 +139,21 @@ def show(found: dict[str, Any]) -> None:
     print(f"{build}{found['cores']} cores, load {found['load_before']:.1f} before; processor slowed {SLOWER} times")
 
 
+def built_site(name: str) -> Path:
+    """The folder of a built site; argparse tells what is wrong with another."""
+    if not (Path(name) / "index.html").is_file():
+        raise argparse.ArgumentTypeError(f"{name} holds no index.html: build a site with `mkdocs build -d {name}`")
+    return Path(name)
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("site", nargs="?", type=built_site, help="a built site; without it, one is built anew")
+    site: Path | None = parser.parse_args().site
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        seconds = None if len(sys.argv) > 1 else build(Path(folder))
-        pages = measure(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "site")
+        seconds = None if site else build(Path(folder))
+        pages = measure(site or Path(folder) / "site")
     found = {"build_seconds": seconds, "cores": os.cpu_count(), "load_before": load, "system": platform.platform(),
              "slower": SLOWER, "pages": pages}  # fmt: skip
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

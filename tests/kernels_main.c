@@ -35,7 +35,7 @@ static int attention(FILE *in, FILE *out, int isa, int threads) {
     c.keys = read_bytes(in, bytes);
     c.values = read_bytes(in, bytes);
     float *q = read_bytes(in, tokens * heads * c.width * 4), *result = malloc((size_t)(tokens * heads * c.width) * 4);
-    int status = fourbit_attend(isa, threads, q, tokens, heads, &c, c.capacity - tokens, result);
+    int status = fourbit_attend(isa, threads, 1, q, tokens, heads, &c, c.capacity - tokens, result);
     fwrite(result, 4, (size_t)(tokens * heads * c.width), out);
     return status;
 }

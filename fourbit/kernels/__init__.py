@@ -10,6 +10,5 @@ operations. Matrices stay as their file has them, in GGUF blocks or lab 04's cod
 from fourbit.kernels.cache_layer import CACHE_KINDS, CacheLayer, cache_row_bytes
 from fourbit.kernels.matrix import KINDS, Matrix
 from fourbit.kernels.operations import Kernels, load
-from fourbit.kernels.tape import Tape
 
-__all__ = ["CACHE_KINDS", "KINDS", "CacheLayer", "Kernels", "Matrix", "Tape", "cache_row_bytes", "load"]
+__all__ = ["CACHE_KINDS", "KINDS", "CacheLayer", "Kernels", "Matrix", "cache_row_bytes", "load"]

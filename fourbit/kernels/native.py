@@ -33,7 +33,7 @@ _SIGNATURES = {
     "fourbit_add": (None, [c_void_p, c_int64, c_int64, c_void_p, c_int64]),
     "fourbit_play": (c_int, [c_int, c_char_p, c_int64, c_char_p, c_int64]),
     "fourbit_store": (None, [c_int, c_char_p, c_int64, c_int64, c_void_p, c_void_p]),
-    "fourbit_attend": (c_int, [c_int, c_int, c_void_p, c_int64, c_int64, c_char_p, c_int64, c_void_p]),
+    "fourbit_attend": (c_int, [c_int, c_int64, c_int64, c_void_p, c_int64, c_int64, c_char_p, c_int64, c_void_p]),
 }  # fmt: skip
 
 
@@ -118,9 +118,9 @@ class NativeKernels(Kernels):
 
     def _attend(self, q: Tensor, layer: CacheLayer, start: int, out: Tensor) -> None:
         tokens, heads, _ = q.shape
-        threads = self._awake(tokens * (start + tokens) * 2 * layer.kv_heads * layer.keys.shape[2])
+        most = self.threads, self.worth
         packed = described_layer(layer)
-        succeed(self._c.fourbit_attend(self._isa, threads, q.data_ptr(), tokens, heads, packed, start, out.data_ptr()))
+        succeed(self._c.fourbit_attend(self._isa, *most, q.data_ptr(), tokens, heads, packed, start, out.data_ptr()))
 
 
 def succeed(status: int) -> None:

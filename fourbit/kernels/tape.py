@@ -95,8 +95,7 @@ class Recorder(NativeKernels):
         tokens, heads, _ = q.shape
         described = ctypes.create_string_buffer(described_layer(layer))
         at = q.data_ptr(), ctypes.addressof(described), out.data_ptr()
-        n = self.threads, tokens, heads, 2 * layer.kv_heads * layer.keys.shape[2]
-        self._note(_ATTEND, n, at, (described, q, out), self._place(layer, start, tokens))
+        self._note(_ATTEND, (self.threads, tokens, heads), at, (described, q, out), self._place(layer, start, tokens))
 
 
 class Tape:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from fourbit.kernels import Kernels, Tape
+from fourbit.kernels import Kernels
 from fourbit.llm.config import LlmConfig
 from fourbit.llm.kv_cache import KVCache
 from fourbit.llm.model import frequencies
 from fourbit.llm.weights import LayerWeights, Weights
+
+if TYPE_CHECKING:
+    from fourbit.kernels.tape import Tape
 
 CHUNK = 128  # tokens that are read together: the kernels' tiles are full, and what lies between the layers is small
 # The kernels sum in one order for a few tokens and in another for many. Up to FEW in one pass get, bit for bit, what

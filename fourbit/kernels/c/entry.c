@@ -114,14 +114,16 @@ EXPORT void fourbit_store(int isa, const CacheLayer *c, int64_t position, int64_
         }
 }
 
-/* out (tokens, heads * width): the queries' attention to positions 0 ... start + their own number. */
-EXPORT int fourbit_attend(int isa, int threads, const float *queries, int64_t tokens, int64_t heads, const CacheLayer *c,
-                          int64_t start, float *out) {
+/* out (tokens, heads * width): the queries' attention to positions 0 ... start + their own number. One more of at most
+ * `most` threads for each `worth` bytes that are read. */
+EXPORT int fourbit_attend(int isa, int64_t most, int64_t worth, const float *queries, int64_t tokens, int64_t heads,
+                          const CacheLayer *c, int64_t start, float *out) {
+    int64_t threads = smaller(most, 1 + tokens * (start + tokens) * 2 * c->kv_heads * c->row_bytes / worth);
     Attention a = {c, queries, out, tokens, heads, start, ISAS[isa]->lanes, NULL, 0};
     a.scratch_floats = rounded_up(attention_scratch(&a), 16);
     a.scratch = aligned_bytes(threads * a.scratch_floats * 4);
     if (!a.scratch) return -1;
-    run_chunks(ISAS[isa]->attend, &a, attention_tasks(&a), threads);
+    run_chunks(ISAS[isa]->attend, &a, attention_tasks(&a), (int)threads);
     aligned_free(a.scratch);
     return 0;
 }

@@ -21,10 +21,7 @@ static int play_step(int isa, const Step *s, int64_t position, int64_t worth) {
     case SWIGLU: return fourbit_swiglu(isa, at[0], at[1], n[0], at[2]), 0;
     case STORE: return fourbit_store(isa, at[0], position, n[0], at[1], at[2]), 0;
     case ADD: return fourbit_add(at[0], n[0], n[1], at[1], n[2]), 0;
-    default: { /* ATTEND: as many threads as the positions are worth */
-        int64_t threads = smaller(n[0], 1 + n[1] * (position + n[1]) * n[3] / worth);
-        return fourbit_attend(isa, (int)threads, at[0], n[1], n[2], at[1], position, at[2]);
-    }
+    default: return fourbit_attend(isa, n[0], worth, at[0], n[1], n[2], at[1], position, at[2]); /* ATTEND */
     }
 }
 

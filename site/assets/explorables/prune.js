@@ -1,8 +1,7 @@
 // <fourbit-prune>: remove weights of a trained network in four patterns and see what is left of it.
 import { bars, chart, horizontal, label, line, numbers, points, show, table, vertical } from "./chart.js";
-import { Explorable, h, select, slider } from "./element.js";
-import { Judge, network } from "./judge.js";
-import { predict } from "./predict.js";
+import { h, select, slider } from "./element.js";
+import { Judged, percent } from "./judge.js";
 import { account, count, prune } from "./pruning.js";
 
 const PATTERNS = [
@@ -15,14 +14,11 @@ const ASKED = 0.9;
 const SWEEP = [0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95];
 const BINS = 48;
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const colorOf = (pattern) => PATTERNS.find(([key]) => key === pattern)[2];
 
-class Prune extends Explorable {
+class Prune extends Judged {
   async build(root) {
-    this.network = await network();
-    this.images = this.network.description.labels.length;
-    this.tried = new Map(); // "pattern sparsity" -> {pattern, removed, accuracy}
+    await this.prepare(); // this.tried: "pattern sparsity" -> {pattern, removed, accuracy}
     this.pattern = select("Pattern", PATTERNS.map(([key, text]) => [key, text]), { value: "global", oninput: () => this.change() });
     this.sparsity = slider("Sparsity", { min: 0, max: 0.99, step: 0.01, value: ASKED, format: (s) => `${Math.round(100 * s)} %`, oninput: () => this.change() });
     const layers = Object.keys(this.network.parameters).map((name) => [name, name]);
@@ -33,66 +29,39 @@ class Prune extends Explorable {
     this.histogram = h("div");
     this.counts = h("div");
     this.results = h("div", {}, h("div", { class: "panels" }, this.curve, this.histogram), this.counts, this.live, this.remarks());
-    this.lock = predict(this, {
-      name: "prune",
-      question: `This network names nine in ten of ${this.images} test images correctly; by chance it would be one in ten. Set the smallest ${100 * ASKED} % of all its weights to zero, by one threshold, and train nothing afterwards. How many of the images does it still name correctly?`,
-      range: { min: 0, max: 100, value: 50, format: (value) => `${value} %` },
-      locked: [this.controls, this.results],
-      open: () => this.start(),
-      close: () => { this.now = null; this.tried.clear(); },
-    });
+    this.ask("prune", `Set the smallest ${100 * ASKED} % of all its weights to zero, by one threshold, and train nothing afterwards.`);
     root.append(h("h3", {}, "Prune a network"), this.lock.element, this.controls, this.results);
-  }
-
-  leave() {
-    this.judge?.close();
   }
 
   /** The dense network first, by the loop that skips nothing; its time is what the others are compared with. */
   async start() {
-    this.judge ??= new Judge(this.network);
-    await this.judge.test(this.network.parameters, { skipping: false }); // the first run also compiles the loops
-    const found = await this.judge.test(this.network.parameters, { skipping: false });
-    if (!found || this.lock.guess === null) return; // forgotten, or asked again, in the meantime
-    this.dense = { milliseconds: found.milliseconds, accuracy: found.correct / this.images };
+    await this.judged(this.network.parameters, { skipping: false }); // the first run also compiles the loops
+    this.dense = await this.judged(this.network.parameters, { skipping: false });
+    if (!this.dense) return;
     Object.assign(this.pattern.input, { value: "global" });
     this.sparsity.input.value = ASKED;
     this.change();
   }
 
-  /** Prune as the controls say, and show it; then test it. */
-  async change() {
+  /** Prune as the controls say. */
+  change() {
     const pattern = this.pattern.input.value, fixed = pattern === "2:4";
     const sparsity = fixed ? 0.5 : Number(this.sparsity.input.value);
     this.sparsity.input.disabled = fixed;
-    this.now = { pattern, sparsity, parameters: prune(this.network.parameters, pattern, sparsity) };
-    const state = this.now;
-    this.reflect({ state: "busy" });
-    this.draw();
-    const found = await this.test(state);
-    if (!found || state !== this.now) return;
-    Object.assign(state, found);
-    this.draw();
-    this.report(state);
+    this.settle({ pattern, sparsity, parameters: prune(this.network.parameters, pattern, sparsity) });
   }
 
   async test({ pattern, sparsity, parameters }) {
-    const found = await this.judge.test(parameters);
-    if (!found || this.lock.guess === null) return null;
-    const left = account(this.network.description, parameters, pattern), accuracy = found.correct / this.images;
-    const removed = 1 - left.weights / this.total;
-    this.tried.set(`${pattern} ${sparsity}`, { pattern, removed, accuracy });
-    if (pattern === "global" && sparsity === ASKED) this.answer(accuracy);
-    return { ...found, ...left, accuracy, removed };
+    const found = await this.judged(parameters);
+    if (!found) return null;
+    const left = account(this.network.description, parameters, pattern), removed = 1 - left.weights / this.total;
+    this.tried.set(`${pattern} ${sparsity}`, { pattern, removed, accuracy: found.accuracy });
+    if (pattern === "global" && sparsity === ASKED) this.answer(found.accuracy);
+    return { ...found, ...left, removed };
   }
 
   get total() {
     return Object.values(this.network.parameters).reduce((sum, { weight }) => sum + weight.length, 0);
-  }
-
-  answer(accuracy) {
-    const off = this.lock.guess - 100 * accuracy;
-    this.lock.compare(`Measured: ${percent(accuracy)}; your guess is ${Math.abs(off).toFixed(1)} points too ${off < 0 ? "low" : "high"}.`);
   }
 
   async tryAll() {
@@ -112,8 +81,7 @@ class Prune extends Explorable {
     this.say(`With ${percent(removed)} of the weights removed, ${percent(accuracy)} of ${this.images} images are named correctly.`);
   }
 
-  draw() {
-    if (this.lock.guess === null || !this.now) return;
+  draws() {
     this.drawCurve();
     this.drawHistogram();
     this.drawCounts();

@@ -1,8 +1,7 @@
 // <fourbit-quantize>: round the weights of a trained network to few values and see where the error goes.
 import { chart, horizontal, label, line, numbers, points, show, table } from "./chart.js";
-import { Explorable, h, load, select, slider } from "./element.js";
-import { Judge, network } from "./judge.js";
-import { predict } from "./predict.js";
+import { h, load, select, slider } from "./element.js";
+import { Judged, percent } from "./judge.js";
 import { bytes, errors, quantize } from "./quantizing.js";
 
 const FORMS = [
@@ -17,15 +16,12 @@ const SHARINGS = [
 const COLORS = ["blue", "green", "purple", "orange", "sky", "gray"];
 const ASKED = { form: "symmetric", bits: 3, sharing: "tensor" };
 
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const keyOf = ({ form, bits, sharing }) => `${form} ${bits} ${sharing}`;
 const named = (options, key) => options.find(([value]) => value === key)[1];
 
-class Quantize extends Explorable {
+class Quantize extends Judged {
   async build(root) {
-    [this.network, this.levels] = await Promise.all([network(), load("levels.json")]);
-    this.images = this.network.description.labels.length;
-    this.tried = new Map(); // key of a setting -> {setting, accuracy, bytes}
+    [this.levels] = await Promise.all([load("levels.json"), this.prepare()]); // this.tried: key of a setting -> {setting, accuracy, bytes}
     const oninput = () => this.change();
     this.bits = slider("Bits", { min: 2, max: 8, value: ASKED.bits, oninput });
     this.form = select("Values", FORMS, { value: ASKED.form, oninput });
@@ -37,26 +33,14 @@ class Quantize extends Explorable {
     this.map = h("div");
     this.counts = h("div");
     this.results = h("div", {}, h("div", { class: "panels" }, this.curve, this.map), this.counts, this.live, this.remarks());
-    this.lock = predict(this, {
-      name: "quantize",
-      question: `This network names nine in ten of ${this.images} test images correctly; by chance it would be one in ten. Round every weight to three bits, seven values from \u22123 to 3 times one scale for each tensor, and train nothing afterwards. How many of the images does it still name correctly?`,
-      range: { min: 0, max: 100, value: 50, format: (value) => `${value} %` },
-      locked: [this.controls, this.results],
-      open: () => this.start(),
-      close: () => { this.now = null; this.tried.clear(); },
-    });
+    this.ask("quantize", "Round every weight to three bits, seven values from \u22123 to 3 times one scale for each tensor, and train nothing afterwards.");
     root.append(h("h3", {}, "Quantize a network"), this.lock.element, this.controls, this.results);
   }
 
-  leave() {
-    this.judge?.close();
-  }
-
   async start() {
-    this.judge ??= new Judge(this.network);
-    const found = await this.judge.test(this.network.parameters);
-    if (!found || this.lock.guess === null) return; // forgotten, or asked again, in the meantime
-    this.float = found.correct / this.images;
+    const found = await this.judged(this.network.parameters);
+    if (!found) return;
+    this.float = found.accuracy;
     this.bits.input.value = ASKED.bits;
     this.form.input.value = ASKED.form;
     this.sharing.input.value = ASKED.sharing;
@@ -67,31 +51,18 @@ class Quantize extends Explorable {
     return { form: this.form.input.value, bits: Number(this.bits.input.value), sharing: this.sharing.input.value };
   }
 
-  /** Quantize as the controls say, and show it; then test it. */
-  async change() {
-    const { setting } = this, state = { setting, parameters: quantize(this.network.parameters, setting, this.levels) };
-    this.now = state;
-    this.reflect({ state: "busy" });
-    this.draw();
-    const found = await this.test(state);
-    if (!found || state !== this.now) return;
-    Object.assign(state, found);
-    this.draw();
-    this.report(state);
+  /** Quantize as the controls say. */
+  change() {
+    const { setting } = this;
+    this.settle({ setting, parameters: quantize(this.network.parameters, setting, this.levels) });
   }
 
   async test({ setting, parameters }) {
-    const found = await this.judge.test(parameters);
-    if (!found || this.lock.guess === null) return null;
-    const accuracy = found.correct / this.images;
-    this.tried.set(keyOf(setting), { setting, accuracy, bytes: bytes(this.network.parameters, setting).all });
-    if (keyOf(setting) === keyOf(ASKED)) this.answer(accuracy);
-    return { ...found, accuracy };
-  }
-
-  answer(accuracy) {
-    const off = this.lock.guess - 100 * accuracy;
-    this.lock.compare(`Measured: ${percent(accuracy)}; your guess is ${Math.abs(off).toFixed(1)} points too ${off < 0 ? "low" : "high"}.`);
+    const found = await this.judged(parameters);
+    if (!found) return null;
+    this.tried.set(keyOf(setting), { setting, accuracy: found.accuracy, bytes: bytes(this.network.parameters, setting).all });
+    if (keyOf(setting) === keyOf(ASKED)) this.answer(found.accuracy);
+    return found;
   }
 
   async tryAll() {
@@ -112,8 +83,7 @@ class Quantize extends Explorable {
     this.say(`At ${setting.bits} bits, ${named(FORMS, setting.form)}, scales ${named(SHARINGS, setting.sharing)}: ${percent(accuracy)} of ${this.images} images are named correctly, in ${all.toLocaleString("en")} bytes.`);
   }
 
-  draw() {
-    if (this.lock.guess === null || !this.now) return;
+  draws() {
     this.drawCurve();
     this.drawMap();
     this.drawCounts();
