@@ -78,6 +78,7 @@ class QuestionRecord:
             or "not run".
         cell: position of the graded cell in the rebuilt notebook, counted from 1; 0 when there is none.
         answer: hash of the answer cells that the question depends on; tells whether a human should look again.
+        limit: name of the limit that was hit ("memory_bytes", ...), "" when none was.
     """
 
     notebook: Name
@@ -93,6 +94,7 @@ class QuestionRecord:
     cell: int = 0
     answer: Name = ""
     title: Name = ""
+    limit: Name = ""
 
     @property
     def label(self) -> str:
