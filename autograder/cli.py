@@ -17,7 +17,7 @@ from rich.console import Console
 from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:
-    from autograder.jail import JailMode
+    from autograder.jail import JailMode, Limits
     from autograder.results import SubmissionRecord
 
 PANEL = "Teach"
@@ -27,6 +27,20 @@ Course = Annotated[
 ]
 Jobs = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="Submissions graded at the same time.", show_default="cores")
+]
+
+# A test holds this text against the defaults themselves, whose module a student's `fourbit --help` does not import.
+LimitFlags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="What one submission may use; may repeat. Bytes, with K, M or G: memory=4G of all its processes together, "
+        "disk=256M written, output=4M kept of one cell. Seconds: cell-seconds=60 and notebook-seconds=600 of wall "
+        "time, cpu-seconds=600 of one process. At the same time: processes=64, with threads; open-files=512. Also in "
+        "nbgrader_config.py, as c.FourbitGrade.memory_bytes and so on.",
+        show_default="as written here",
+    ),
 ]
 
 
@@ -112,6 +126,7 @@ def grade(
         list[str] | None, typer.Option("--student", "-s", help="Grade only this id; may repeat.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run everything again, changed or not.")] = False,
+    limit: LimitFlags = None,
     jail: Annotated[str | None, typer.Option(help="namespaces, landlock, or plain: time and size limits only.")] = None,
 ) -> None:
     """Grade a class in the sandbox, into nbgrader's gradebook. Only what has changed is run.
@@ -125,8 +140,9 @@ def grade(
         console = Console()
         with grading_progress(console, f"Grading {assignment}") as settled:
             result = grade_assignment(
-                folder, assignment, jobs=jobs, students=student, force=force, jail=_jail(jail), on_progress=settled
-            )
+                folder, assignment, jobs=jobs, students=student, force=force, limits=_limits(folder, limit),
+                jail=_jail(jail), on_progress=settled,
+            )  # fmt: skip
         show_class(folder, assignment, result.records, console)
 
 
@@ -180,6 +196,16 @@ def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord
     console.print(f"Gradebook  {opened.db_url}", soft_wrap=True, highlight=False)
     console.print("By hand    formgrader (menu Nbgrader) in the JupyterLab that this starts:", highlight=False)
     console.print(f"           cd {opened.root} && {sys.executable} -m jupyterlab", soft_wrap=True, highlight=False)
+
+
+def _limits(folder: Path, flags: Sequence[str] | None) -> Limits | None:
+    """The limits that the flags ask for, above the course's settings; None where no flag was given."""
+    if not flags:
+        return None
+    from autograder.nbgrader_course import open_course
+    from autograder.settings import settings_of, with_flags
+
+    return with_flags(settings_of(open_course(folder)).limits, flags)
 
 
 def _jail(name: str | None) -> JailMode | None:

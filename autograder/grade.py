@@ -16,6 +16,7 @@ from autograder.fleet import Finished, Fleet, cores, preheat
 from autograder.jail import JailMode, Limits, detect
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
 from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
+from autograder.settings import settings_of
 from autograder.store import Store
 from autograder.template import Template
 from autograder.untrusted import Caps, RawSubmission, read_folder
@@ -86,11 +87,12 @@ def grade_assignment(
     Only what has changed since the last time is run. One submission never stops another; each gets a record.
 
     Args:
-        jobs: grading slots, one thread each; None = one for each processor.
+        jobs: grading slots, one thread each; None = the course's setting, else one for each processor.
         students: ids to grade; None = everybody who handed in.
         force: run everything again.
-        jail: the isolation to use; None takes the strongest that this machine enforces. `JailMode.PLAIN`, which
-            limits only time and size, has to be asked for.
+        limits: what one submission may use; None = the course's settings.
+        jail: the isolation to use; None takes the course's setting, else the strongest that this machine enforces.
+            `JailMode.PLAIN`, which limits only time and size, has to be asked for.
         executor: where to run, such as a cluster's; None = processes of this machine.
         on_progress: called in this thread after each submission.
 
@@ -110,14 +112,16 @@ def grade_assignment(
         course = open_course(course_dir)
         template = load_template(course, assignment)
         exam = find_exam(course, template)
-    limits, caps, mode = limits or Limits(), caps or Caps(), jail or strongest.result()
-    if mode is JailMode.PLAIN and jail is not JailMode.PLAIN:
+    settings = settings_of(course)
+    asked = jail or (JailMode(settings.jail) if settings.jail else None)
+    limits, caps, mode = limits or settings.limits, caps or Caps(), asked or strongest.result()
+    if mode is JailMode.PLAIN and asked is not JailMode.PLAIN:
         raise GradingError(
             "this machine cannot isolate submissions (see `fourbit doctor`). To grade work that you trust, with limits "
             "on time and size only, ask for it: --jail plain"
         )
     bundle = Bundle(_bundle_key(template, exam, limits, caps, mode), template.to_bytes(), exam, limits, caps, mode)
-    slots = max(1, jobs or cores())
+    slots = max(1, jobs or settings.jobs or cores())
     with Store(course, template) as store:
         run = _ClassRun(course, template, store, bundle, force, on_progress, started)
         run.settle(_chosen(course, assignment, students), Fleet(bundle, slots, executor))
