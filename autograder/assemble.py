@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autograder.ingest import Ingested, RebuiltCell
-from autograder.sanitize import safe_markdown, safe_outputs
+from autograder.sanitize import safe_attachments, safe_markdown, safe_outputs
 from autograder.template import NotebookTemplate
 
 _ESCAPED = str.maketrans({char: "\\" + char for char in "\\`*_{}[]<>#|$"})
@@ -42,7 +42,8 @@ def graded_notebook(
 
 def _cell(position: int, cell: RebuiltCell, outputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     by_student = cell.origin != "template"
-    source = safe_markdown(cell.source) if by_student and cell.kind != "code" else cell.source
+    attachments = safe_attachments(cell.attachments) if by_student else json.loads(json.dumps(cell.attachments))
+    source = safe_markdown(cell.source, attachments) if by_student and cell.kind != "code" else cell.source
     entry: dict[str, Any] = {
         "cell_type": cell.kind,
         "id": cell.cell.id if cell.cell and cell.cell.id else f"cell-{position}",
@@ -51,8 +52,8 @@ def _cell(position: int, cell: RebuiltCell, outputs: Sequence[Mapping[str, Any]]
     }
     if cell.kind == "code":
         entry |= {"execution_count": None, "outputs": safe_outputs(outputs)}
-    elif cell.attachments:
-        entry["attachments"] = json.loads(json.dumps(cell.attachments))
+    elif attachments:
+        entry["attachments"] = attachments
     return entry
 
 

@@ -7,8 +7,9 @@ script, no frame, no form and no request to another host may survive, from an ou
 from __future__ import annotations
 
 import base64
+import mimetypes
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import nh3
@@ -30,10 +31,22 @@ _ATTRIBUTES = {
     "td": {"colspan", "rowspan"},
     "th": {"colspan", "rowspan"},
 }
-# What CommonMark and browsers take for the start of a tag, comment or declaration.
-_TAG_START = re.compile(r"<(?=/?[A-Za-z][A-Za-z0-9-]*(?:[\s/>]|$)|[!?])")
-_PLAIN_TAG = re.compile(r"<(/?(?:b|i|em|strong|sub|sup|code|kbd|u|s)|br ?/?)>", re.IGNORECASE)
+# What a browser takes for the start of a tag, comment or declaration; CommonMark takes less. nbconvert shows some
+# Markdown (a fence called mermaid) without escaping it, so the browser's rule counts.
+_TAG_START = re.compile(r"<(?=[A-Za-z/!?])")
+_KEPT_TAG = re.compile(
+    r"<(?:/?(?:b|i|em|strong|sub|sup|code|kbd|u|s)|br ?/?|(?:https?://|mailto:)[^\s<>=\"'`]*)>", re.IGNORECASE
+)
+_MATH = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
+_PICTURE = re.compile(
+    r"(!\[[^][\n\\`]*\]\((?:data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]*|attachment:[A-Za-z0-9_.+-]+)\))"
+)
+_ATTACHED = re.compile(r"\(attachment:([A-Za-z0-9_.+-]+)\)$")
+# Where a link's target or a definition begins, unless it leads to the web or stays on the page.
+_LINK = re.compile(r"\](?=[(:](?!\s*<?(?:https?://|mailto:|#)))", re.IGNORECASE)
 _ZERO_WIDTH = "\u200b"
+# What a browser would run when a file is opened by its address: formgrader serves a submission's files as they are.
+_ACTIVE = frozenset({"application/xhtml+xml", "application/xml", "text/html", "text/xml", "text/xsl", "message/rfc822"})
 
 
 def safe_html(text: str) -> str:
@@ -48,17 +61,47 @@ def safe_html(text: str) -> str:
     )
 
 
-def safe_markdown(text: str) -> str:
+def safe_markdown(text: str, attachments: Collection[str] = ()) -> str:
     """Return Markdown in which no raw HTML is a tag any more; the text reads the same.
 
-    A zero-width space after "<" is enough, and harmless inside code and formulas. Plain tags such as <b> stay.
+    Links stay when they lead to the web or within the page: one to a file of the submission would open it inside
+    Jupyter, and "javascript:" would run there. Pictures stay when they are embedded, so that nothing is fetched.
+
+    Args:
+        attachments: names of the cell's attachments; a picture of a missing one would break the whole page.
     """
+    text = _MATH.sub(lambda found: _TAG_START.sub("< ", found[0]), text)
+    text = _TAG_START.sub(lambda m: "<" if _KEPT_TAG.match(text, m.start()) else "<" + _ZERO_WIDTH, text)
+    return "".join(
+        part if _PICTURE.fullmatch(part) and _is_there(part, attachments) else _without_targets(part)
+        for part in _PICTURE.split(text)
+    )
 
-    def defuse(match: re.Match[str]) -> str:
-        start = match.start()
-        return "<" if _PLAIN_TAG.match(text, start) else "<" + _ZERO_WIDTH
 
-    return _TAG_START.sub(defuse, text)
+def safe_attachments(attachments: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return a Markdown cell's attached pictures by name; whatever is no embedded picture is left out."""
+    bundles = {name: _safe_data(bundle) for name, bundle in attachments.items()}
+    pictures = {name: {mime: data[mime] for mime in _IMAGES if mime in data} for name, data in bundles.items()}
+    return {name: data for name, data in pictures.items() if data}
+
+
+def safe_name(name: str) -> str:
+    """Return the name under which a student's file may lie beside the graded notebook: never one that a browser runs.
+
+    formgrader serves these files from Jupyter's own address, with whatever type their name stands for.
+    """
+    kind, _ = mimetypes.guess_type(name)
+    return f"{name}.txt" if kind in _ACTIVE or (kind or "").endswith("+xml") else name
+
+
+def _without_targets(text: str) -> str:
+    """Cut links and pictures from their targets with a zero-width space, which is harmless in code and formulas."""
+    return _LINK.sub("]" + _ZERO_WIDTH, text.replace("![", f"!{_ZERO_WIDTH}["))
+
+
+def _is_there(picture: str, attachments: Collection[str]) -> bool:
+    attached = _ATTACHED.search(picture)
+    return attached is None or attached[1] in attachments
 
 
 def safe_outputs(outputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

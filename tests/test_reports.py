@@ -20,7 +20,7 @@ from autograder.reports.rows import Row, common_mistakes
 from autograder.reports.table import class_table, mistakes_table
 from autograder.reports.wide import write_csv
 from autograder.results import MistakeRecord, PropertyRecord, QuestionRecord, SubmissionRecord, plain
-from autograder.sanitize import safe_html, safe_markdown, safe_outputs
+from autograder.sanitize import safe_attachments, safe_html, safe_markdown, safe_name, safe_outputs
 
 EVIL = (
     "<script>alert(1)</script>",
@@ -107,11 +107,68 @@ def test_sanitizing_keeps_what_is_harmless() -> None:
     assert "<td>1</td>" in safe_html(table)
     picture = '<img src="data:image/png;base64,aGk=" alt="x">'
     assert "aGk=" in safe_html(picture)
-    assert safe_markdown("a < b, $x<y$ and **bold** <b>x</b><br>") == "a < b, $x<y$ and **bold** <b>x</b><br>"
+    assert safe_markdown("a < b, $x< y$ and **bold** <b>x</b><br>") == "a < b, $x< y$ and **bold** <b>x</b><br>"
+    for kept in ("[a](https://example.org)", "[b](#up)", "<https://example.org>", "![c](data:image/png;base64,aGk=)"):
+        assert safe_markdown(kept) == kept
+    assert safe_markdown("![d](attachment:d.png)", ("d.png",)) == "![d](attachment:d.png)"
     for evil in EVIL:
         assert not any(
             f"<{tag}" in safe_markdown(evil) for tag in ("script", "img", "svg", "iframe", "a ", "style", "form", "b o")
         )
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        "[x](javascript:alert(1))",
+        "[x]( \tjavascript:alert(1))",
+        "[x](&#106;avascript:alert(1))",
+        "<javascript:alert(1)>",
+        "[x][r]\n\n[r]: javascript:alert(1)",
+        "[r]:\n  javascript:alert(1)\n\n[r]",
+        "[x](evil.html)",
+        "[x](..%2f..%2fsubmitted/eve/ps1/evil.html)",
+        "[x](/lab/tree/evil.ipynb)",
+        "[x](//evil.example/)",
+        "![x](https://evil.example/p.png)",
+        "![a [b] c](https://evil.example/p.png)",
+        "![x][r]\n\n[r]: https://evil.example/p.png",
+        "[![x](https://evil.example/p.png)](https://evil.example/)",
+        "![x](evil.svg)",
+        "![x](attachment:missing.png)",
+        "```mermaid\n<x:y onmouseover=alert(1)>\n<https://x/onclick=alert(1)>\n```",
+        "<svg/onload=alert(1)>",
+    ],
+)
+def test_markdown_in_formgrader_opens_no_file_runs_nothing_and_fetches_nothing(evil: str) -> None:
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    def shown(text: str) -> Tags:
+        """What nbconvert, and so formgrader, makes of Markdown."""
+        parsed = Tags()
+        parsed.feed(MarkdownWithMath(renderer=IPythonRenderer(escape=False, attachments={})).render(text))
+        return parsed
+
+    parsed = shown(safe_markdown(evil))
+    assert not parsed.seen & {"img", "svg", "x:y", "https:"}
+    assert not any(name.startswith("on") for name in parsed.attributes)
+    assert all(value.startswith("https://evil.example/") for value in parsed.values), parsed.values
+
+
+def test_attachments_and_files_keep_what_no_browser_runs() -> None:
+    attachments = {
+        "a b.png": {"image/png": "aGk="},
+        "evil": {"text/html": "<script>"},
+        "odd": {"image/png": '"><script>'},
+        "empty": {},
+        "text": "not a bundle",
+        "drawing.svg": {"image/svg+xml": "<svg onload='alert(1)'/>"},
+    }
+    assert safe_attachments(attachments) == {"a b.png": {"image/png": "aGk="}}
+    for name in ("x.html", "a/b.SVG", "x.xhtml", "x.htm", "x.xml", "x.mht", "x.xsl"):
+        assert safe_name(name) == name + ".txt"
+    for name in ("cities.csv", "photo.png", "README", "model.pt", "notes.md", "x.py"):
+        assert safe_name(name) == name
 
 
 def test_outputs_are_reduced_to_what_is_known() -> None:
