@@ -16,6 +16,7 @@ from autograder.fleet import Finished, Fleet, cores, preheat
 from autograder.jail import JailMode, Limits, detect
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
 from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
+from autograder.sanitize import safe_name
 from autograder.settings import settings_of
 from autograder.store import Store
 from autograder.template import Template
@@ -215,7 +216,8 @@ class _ClassRun:
         shown = plain(student, 200)
         if folder is None:
             return self._record(student, "no submission", self._no_submission(student))
-        if shown != student or len(student) > 120 or "\n" in student or "\t" in student:
+        # formgrader puts an id into its pages as it stands, so markup in one would be obeyed there.
+        if shown != student or len(student) > 120 or set(student) & set('\n\t<>"'):
             return self._record(student, "refused", "the folder's name is not a student id; rename it")
         if self._roster and student not in self._roster:
             create = self.course.config.get("Autograde", {}).get("create_student", True)
@@ -247,7 +249,7 @@ class _ClassRun:
         student = finished.task.student
         raw = self._raws.pop(student)
         graded = finished.graded or given_up(self.template, student, finished.reason)
-        files = {name: raw.files[name] for name in graded.kept if name in raw.files}
+        files = {safe_name(name): raw.files[name] for name in graded.kept if name in raw.files}
         when = raw.files.get("timestamp.txt", b"")[:100].decode("utf-8", "replace").strip()
         self.store.write(graded.record, graded.notebooks, files, when)
         self.graded.append(student)
