@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver
 
 from autograder.results import GradingError
-from autograder.worker import Bundle, Graded, Task, decode, install, work
+from autograder.slots import install, work
+from autograder.worker import Bundle, Graded, Task, decode
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 

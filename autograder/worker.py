@@ -6,16 +6,13 @@ top of the notebook have already run. It reads no course folder and writes nothi
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import json
 import re
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,38 +226,6 @@ def decode(text: str) -> Graded:
         return Graded(from_json(record), {str(k): str(v) for k, v in notebooks.items()}, tuple(map(str, kept)))
     except (ValueError, TypeError, AttributeError) as error:
         raise GradingError(f"a grading slot answered nonsense: {plain(error, 200)}") from None
-
-
-_BUNDLES: dict[str, Bundle] = {}
-_SLOTS: dict[tuple[str, int], Slot] = {}  # by bundle and thread: a slot does one thing at a time
-
-
-def install(bundle: Bundle) -> None:
-    """Give this process a bundle; slots of other bundles end."""
-    for slot in [slot for slot in _SLOTS if slot[0] != bundle.key]:
-        _SLOTS.pop(slot).close()
-        _BUNDLES.pop(slot[0], None)
-    _BUNDLES[bundle.key] = bundle
-    Finalize(None, close_slots, exitpriority=10)  # a pool's processes leave without atexit
-
-
-def work(key: str, task: Task, bundle: Bundle | None = None) -> str:
-    """Grade `task` in this process; the answer is JSON text, or "" when the process does not know the bundle yet."""
-    if bundle is not None:
-        install(bundle)
-    if key not in _BUNDLES:
-        return ""
-    mine = (key, threading.get_ident())
-    if mine not in _SLOTS:
-        _SLOTS[mine] = Slot(_BUNDLES[key])
-    return encode(_SLOTS[mine].grade(task))
-
-
-@atexit.register
-def close_slots() -> None:
-    """End this process's zygotes."""
-    while _SLOTS:
-        _SLOTS.popitem()[1].close()
 
 
 def required_exercises(template: Template) -> frozenset[str]:

@@ -19,8 +19,8 @@ from autograder.gradebook import read_standings
 from autograder.jail import JailMode, Limits
 from autograder.nbgrader_course import NbgraderCourse, open_course
 from autograder.results import GradingError, SubmissionRecord
+from autograder.slots import close_slots
 from autograder.template import Template
-from autograder.worker import close_slots
 from tests.plain_course import GOOD, cell_of, code, make_course, nbgrader, released, submit
 
 pytestmark = pytest.mark.linux

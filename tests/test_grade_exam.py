@@ -22,7 +22,7 @@ from autograder.jail import Limits
 from autograder.nbgrader_course import open_course
 from autograder.reports import class_rows, common_mistakes, write_feedback
 from autograder.results import GradingError, SubmissionRecord
-from autograder.worker import close_slots
+from autograder.slots import close_slots
 from tests.plain_course import nbgrader
 
 pytestmark = pytest.mark.linux
