@@ -10,19 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from autograder.engine.frames import DeadlineError, HungUp, ProtocolError, Wire, pair
 from autograder.engine.outcome import CellOutcome, EngineError, Status, checked_output
-from autograder.engine.runner import READY_SECONDS, Runner, pack_files
+from autograder.engine.runner import READY_SECONDS, Jailed, Runner, pack_files
 from autograder.jail import JailMode, Limits, detect, interpreter_paths
 from autograder.jail.policy import clean_environment, package_roots
 from autograder.jail.warden import IMAGE_PREFIX
 
 _PREFIX_OUTPUT = 64 * 2**20
+_T = TypeVar("_T")
+_J = TypeVar("_J", bound=Jailed)
 
 
 class Zygote:
@@ -34,6 +36,8 @@ class Zygote:
     available when None. ``packages``: importable packages shown in the jail; ``readable``: more paths to show,
     read-only. ``start_seconds``: time for preload and prefix.
     """
+
+    module = "autograder.engine.zygote"  # whose ``main`` is the process
 
     def __init__(
         self, preload: tuple[str, ...] = ("numpy", "torch", "matplotlib.pyplot"), prefix: tuple[str, ...] = (), *,
@@ -74,7 +78,7 @@ class Zygote:
         ours, theirs = pair()
         roots = list(package_roots((*self.packages, "autograder")))
         program = (
-            f"import sys; sys.path.extend({roots!r}); from autograder.engine.zygote import main; "
+            f"import sys; sys.path.extend({roots!r}); from {self.module} import main; "
             f"main({theirs.fileno()}, {os.getpid()})"
         )
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
@@ -135,11 +139,19 @@ class Zygote:
         the jail cannot be built.
         """
         limits = limits or Limits()
+
+        def spawn() -> Runner:
+            wire, lifeline = self._ask_for_fork({"do": "spawn", "limits": asdict(limits)})
+            return self._settle(Runner(wire, lifeline, limits, self.mode), files or {}, seed)
+
+        return self._with_restart(spawn)
+
+    def _with_restart(self, spawn: Callable[[], _T]) -> _T:
         for attempt in (1, 2):
             if self.pid is None:
                 self.start()
             try:
-                return self._spawn(limits, files or {}, seed)
+                return spawn()
             except (HungUp, DeadlineError) as error:
                 with contextlib.suppress(subprocess.TimeoutExpired, AttributeError):
                     self._process.wait(1)  # type: ignore[union-attr]
@@ -147,13 +159,13 @@ class Zygote:
                     raise EngineError(f"The zygote does not answer: {error}.{self._tail()}") from error
         raise AssertionError
 
-    def _spawn(self, limits: Limits, files: Mapping[str, bytes], seed: int | None) -> Runner:
+    def _ask_for_fork(self, header: dict[str, Any], descriptors: tuple[int, ...] = ()) -> tuple[Wire, Wire]:
+        """Our ends of the new process's wire and lifeline; ``descriptors`` go into the jail with it."""
         assert self._control is not None
         wire, inner_wire = pair()
         lifeline, inner_lifeline = pair()
         try:
-            header = {"do": "spawn", "limits": asdict(limits)}
-            descriptors = (inner_lifeline.fileno(), inner_wire.fileno())
+            descriptors = (inner_lifeline.fileno(), inner_wire.fileno(), *descriptors)
             self._control.send(header, deadline=time.monotonic() + READY_SECONDS, descriptors=descriptors)
         except BaseException:
             wire.close()
@@ -162,13 +174,16 @@ class Zygote:
         finally:
             inner_wire.close()
             inner_lifeline.close()
-        runner = Runner(wire, lifeline, limits, self.mode)
+        return wire, lifeline
+
+    @staticmethod
+    def _settle(jailed: _J, files: Mapping[str, bytes], seed: int | None) -> _J:
         try:
-            runner.wait_until_ready(files, seed)
+            jailed.wait_until_ready(files, seed)
         except BaseException:
-            runner.close()
+            jailed.close()
             raise
-        return runner
+        return jailed
 
     def close(self) -> None:
         """End the process; runners that still live are ended by their wardens."""

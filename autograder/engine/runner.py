@@ -21,26 +21,12 @@ _PATIENCE = 15.0  # seconds that the grader waits after the guard's own deadline
 _CALL_OUTPUT = 64 * 2**10
 
 
-class Runner:
-    """One submission's process. Its methods raise nothing for what a submission does: they report it."""
+class Jailed:
+    """A process in a jail: how it is handed its files, and how it ends."""
 
     def __init__(self, wire: Wire, lifeline: Wire, limits: Limits, mode: JailMode) -> None:
         self._wire, self._lifeline, self.limits, self.mode = wire, lifeline, limits, mode
-        self._ends = time.monotonic() + limits.notebook_seconds
-        self._sessions = 0
         self._why = ""
-        self._state_lost = False
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @property
-    def alive(self) -> bool:
-        """Whether cells can still be run."""
-        return not self._why and not self._state_lost
 
     def wait_until_ready(self, files: Mapping[str, bytes], seed: int | None) -> None:
         """Hand over the work files and wait for the jail to stand. Raises :class:`EngineError` when it does not."""
@@ -72,6 +58,39 @@ class Runner:
             message = json.loads(channel.recv(65536).splitlines()[-1])
             return str(message.get("refused") or "")
         return ""
+
+    def close(self) -> None:
+        """End everything in the jail and wait until nothing of it is left."""
+        self._why = self._why or "the runner is closed"
+        self._wire.close()
+        channel = self._lifeline.socket
+        with contextlib.suppress(OSError):
+            channel.settimeout(_PATIENCE)
+            channel.shutdown(1)  # the warden reads the end, cleans up, and closes its side
+            while channel.recv(65536):
+                pass
+        self._lifeline.close()
+
+
+class Runner(Jailed):
+    """One submission's process. Its methods raise nothing for what a submission does: they report it."""
+
+    def __init__(self, wire: Wire, lifeline: Wire, limits: Limits, mode: JailMode) -> None:
+        super().__init__(wire, lifeline, limits, mode)
+        self._ends = time.monotonic() + limits.notebook_seconds
+        self._sessions = 0
+        self._state_lost = False
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether cells can still be run."""
+        return not self._why and not self._state_lost
 
     def run_cell(self, source: str, *, seconds: float | None = None, checkpoint: bool = False) -> CellOutcome:
         """Run one cell. ``seconds``: its wall time (default: the limits'). ``checkpoint``: fork before it, so that a
@@ -127,18 +146,6 @@ class Runner:
     def end_session(self, number: int) -> None:
         if not self._why:
             self._ask({"do": "close", "session": number}, b"", 5.0, OutputList(0))
-
-    def close(self) -> None:
-        """End everything in the jail and wait until nothing of it is left."""
-        self._why = self._why or "the runner is closed"
-        self._wire.close()
-        channel = self._lifeline.socket
-        with contextlib.suppress(OSError):
-            channel.settimeout(_PATIENCE)
-            channel.shutdown(1)  # the warden reads the end, cleans up, and closes its side
-            while channel.recv(65536):
-                pass
-        self._lifeline.close()
 
     def _grant(self, seconds: float) -> tuple[float, str]:
         left = self._ends - time.monotonic()

@@ -17,7 +17,8 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 from autograder.engine import guard
@@ -31,12 +32,13 @@ from autograder.jail.warden import remove_leftovers
 _LOOK_SECONDS = 2.0
 
 
-class _StartError(Exception):
+class StartError(Exception):
     """The message goes to the client as it is."""
 
 
-def main(descriptor: int, client: int) -> NoReturn:
-    """Serve the client at the other end of the socket ``descriptor``; ``client`` is its process id."""
+def main(descriptor: int, client: int, make: type[ZygoteProcess] | None = None) -> NoReturn:
+    """Serve the client at the other end of the socket ``descriptor``; ``client`` is its process id. ``make``: what is
+    forked, submissions by default."""
     control = Wire(socket.socket(fileno=descriptor), max_body=2**31)
     sys.modules.pop("rfc3987_syntax", None)  # the grader does without it; a submission may not
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -44,14 +46,14 @@ def main(descriptor: int, client: int) -> NoReturn:
     try:
         frame = control.receive()
         signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)  # a prefix may run for ever
-        zygote = _Zygote(control, client, frame.header)
+        zygote = (make or ZygoteProcess)(control, client, frame.header)
         zygote.prepare(frame)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         zygote.serve()
     except HungUp:
         pass
-    except _StartError as error:
+    except StartError as error:
         _tell(control, {"say": "failed", "message": str(error)})
     except BaseException:
         _tell(control, {"say": "failed", "message": traceback.format_exc()[-6000:]})
@@ -70,7 +72,9 @@ def _tell(control: Wire, header: dict[str, Any]) -> None:
         control.send(header)
 
 
-class _Zygote:
+class ZygoteProcess:
+    """The zygote's own side. A subclass may hold another state (``load``) and fork another process (``run``)."""
+
     def __init__(self, control: Wire, client: int, settings: dict[str, Any]) -> None:
         self.control, self.client, self.settings = control, client, settings
         self.work = os.path.join(os.path.realpath(settings["folder"]), "work")
@@ -84,6 +88,20 @@ class _Zygote:
         guard.write_files(frame, self.work)
         os.chdir(self.work)
         sys.path.insert(0, "")  # as in a notebook: modules beside it can be imported
+        outcomes = self.load()
+        threads = os.listdir("/proc/self/task")
+        if len(threads) != 1:
+            raise StartError(
+                f"After the preload {', '.join(self.settings['preload'])} and the prefix {len(threads)} threads run. "
+                "A process with threads cannot be forked safely: start them in a cell that is not part of the prefix."
+            )
+        gc.collect()
+        gc.freeze()  # the collector would otherwise touch, and so copy, every page in every fork
+        use_huge_pages()
+        self.control.send({"say": "ready"}, json.dumps(outcomes).encode())
+
+    def load(self) -> list[dict[str, Any]]:
+        """Make the state that is forked; what the prefix's cells showed."""
         # Before the preload: matplotlib looks for the shell when its inline backend is imported.
         shell = make_shell(os.path.join(self.settings["folder"], "ipython"))
         _preload(self.settings["preload"])
@@ -95,18 +113,9 @@ class _Zygote:
         for number, source in enumerate(sources, 1):
             outcome = self.executor.run_prefix(source, self.settings["output_bytes"])
             if outcome.status != "ok":
-                raise _StartError(f"Cell {number} of the prefix (locked cells at the top) ended with {outcome.message}")
+                raise StartError(f"Cell {number} of the prefix (locked cells at the top) ended with {outcome.message}")
             outcomes.append(asdict(outcome))
-        threads = os.listdir("/proc/self/task")
-        if len(threads) != 1:
-            raise _StartError(
-                f"After the preload {', '.join(self.settings['preload'])} and the prefix {len(threads)} threads run. "
-                "A process with threads cannot be forked safely: start them in a cell that is not part of the prefix."
-            )
-        gc.collect()
-        gc.freeze()  # the collector would otherwise touch, and so copy, every page in every fork
-        use_huge_pages()
-        self.control.send({"say": "ready"}, json.dumps(outcomes).encode())
+        return outcomes
 
     def serve(self) -> NoReturn:
         """Fork on request, until the client hangs up or is gone."""
@@ -120,41 +129,48 @@ class _Zygote:
                 self._spawn(self.control.receive_with_descriptors())
 
     def _spawn(self, frame: Frame) -> None:
-        lifeline, wire = frame.descriptors
+        lifeline, *inside = frame.descriptors
         above = (os.getpid(), self.client)
         if os.fork():
-            os.close(lifeline)
-            os.close(wire)
+            for descriptor in frame.descriptors:
+                os.close(descriptor)
             return
         self.control.close()
         limits = Limits(**frame.header["limits"])
         policy = JailPolicy(self.mode, self.work, tuple(self.settings["readable"]), limits)
         warden = os.getpid()
-        enter(policy, socket.socket(fileno=lifeline), (wire,))
+        enter(policy, socket.socket(fileno=lifeline), inside)
         private = self.mode is JailMode.NAMESPACES
-        connection = Wire(socket.socket(fileno=wire), max_body=max(limits.disk_bytes, 2**27))
-        guard.run(connection, policy, self.executor, () if private else (warden, *above))
+        connection = Wire(socket.socket(fileno=inside[0]), max_body=max(limits.disk_bytes, 2**27))
+        self.run(connection, policy, () if private else (warden, *above), replace(frame, descriptors=tuple(inside[1:])))
+
+    def run(self, wire: Wire, policy: JailPolicy, guards: tuple[int, ...], frame: Frame) -> NoReturn:
+        """In the jail's first process: serve what was asked for with ``frame``, which may bring descriptors along."""
+        guard.run(wire, policy, self.executor, guards)
 
 
 def _handler(name: str) -> Handler:
     try:
         return resolve(name)
     except Exception as error:
-        raise _StartError(
-            f"The session handler {name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise StartError(f"The session handler {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
-def _preload(modules: list[str]) -> None:
+def import_modules(names: Sequence[str]) -> None:
+    """Import the preload. Raises :class:`StartError` naming the module that cannot be."""
     gc.disable()  # imports make much that lives on, through which the collector would go again and again
-    for name in modules:
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception as error:
-            raise _StartError(f"The preload of {name} failed: {type(error).__name__}: {error}") from error
+            raise StartError(f"The preload of {name} failed: {type(error).__name__}: {error}") from error
     gc.enable()
     if "torch" in sys.modules:
         _warm_up_torch(sys.modules["torch"])
+
+
+def _preload(modules: Sequence[str]) -> None:
+    import_modules(modules)
     if "matplotlib" in sys.modules:
         importlib.import_module("matplotlib_inline.backend_inline")
     seed_all(0)  # the first time imports numpy.random, and torch reads the source of every caller
