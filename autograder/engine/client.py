@@ -200,6 +200,8 @@ class Zygote:
         self._ready = False
 
 
-def _outcome(status: Status, outputs: list[dict[str, Any]], seconds: float, message: str, kept: bool) -> CellOutcome:
+def _outcome(
+    status: Status, outputs: list[dict[str, Any]], seconds: float, message: str, kept: bool, limit: str
+) -> CellOutcome:
     checked = [output for item in outputs if (output := checked_output(item)) is not None]
-    return CellOutcome(status, tuple(checked), seconds, message, kept)
+    return CellOutcome(status, tuple(checked), seconds, message, kept, limit)

@@ -15,7 +15,7 @@ from typing import Any
 
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, readable
 from autograder.engine.outcome import STATUSES, Status
-from autograder.jail import Limits, processes
+from autograder.jail import Limits, hits, processes
 
 _GRACE_SECONDS = 1.5
 _TICK_SECONDS = 0.25
@@ -113,22 +113,23 @@ class Pipes:
 
 @dataclass(frozen=True)
 class Ending:
-    """``alive``: the process answered and goes on. ``cause`` is why it was ended, when the guard did that."""
+    """``alive``: the process answered and goes on. ``cause`` is why it was ended, when the guard did that. ``limit``:
+    the name of the limit that was hit, "" for none and for a deadline, which the grader knows the name of."""
 
     alive: bool
     status: Status
     message: str = ""
     payload: bytes = b""
     cause: str = ""
+    limit: str = ""
 
-    def with_code(self, code: int | None, limits: Limits) -> Ending:
+    def with_code(self, code: int | None, limits: Limits, cpu_seconds: float = 0.0) -> Ending:
         """The same with the message made from the exit code, for a process that ended by itself."""
         if self.cause:
             return self
-        if code == -signal.SIGXCPU:
-            return replace(
-                self, status="timeout", message=f"stopped: used more than {limits.cpu_seconds} s of CPU time"
-            )
+        # Who ignores the signal is killed a second later.
+        if code == -signal.SIGXCPU or (code == -signal.SIGKILL and cpu_seconds >= limits.cpu_seconds):
+            return replace(self, status="timeout", message=_stopped("cpu_seconds", limits), limit="cpu_seconds")
         if code is None:
             return self
         if code >= 0:
@@ -187,8 +188,8 @@ class Exchange:
                 return self._ending(reply)
             elif self.member.handle in ready:
                 raise HungUp
-            if used := self._memory_above_limit():
-                return Ending(False, "out of memory", used, cause="memory")
+            if self._memory_above_limit():
+                return self._stopped("out of memory", "memory_bytes")
 
     def _take_frames(self) -> Frame | None:
         for frame in self.member.line.receive_ready():
@@ -214,8 +215,10 @@ class Exchange:
         if self._interrupted:
             return Ending(True, "timeout", self._late())
         if self._cut and status == "ok" and self.interrupt:
-            return Ending(True, "output limit", self._cut_message())
-        return Ending(True, status, message, reply.body if status == "ok" else b"")
+            return Ending(True, "output limit", self._cut_message(), limit="output_bytes")
+        limit = reply.header.get("limit")
+        known = limit if isinstance(limit, str) and limit in hits.LIMITS else ""
+        return Ending(True, status, message, reply.body if status == "ok" else b"", limit=known)
 
     def _give_notice(self) -> bool:
         """At the deadline: interrupt once and allow a little more time."""
@@ -259,21 +262,21 @@ class Exchange:
         self.sent += len(data)
         self.wire.send({"say": "output"}, data)
 
-    def _memory_above_limit(self) -> str:
-        """Empty, or the sentence that says how much all processes of the jail hold together."""
+    def _stopped(self, status: Status, limit: str) -> Ending:
+        return Ending(False, status, _stopped(limit, self.limits), cause=limit, limit=limit)
+
+    def _memory_above_limit(self) -> bool:
+        """Whether all processes of the jail together hold more than they may."""
         now = time.monotonic()
         if now < self._next_look:
-            return ""
+            return False
         self._next_look = now + _TICK_SECONDS
         pids = processes.descendants(os.getpid())
         limit = self.limits.memory_bytes + processes.memory_of(
             (os.getpid(),)
         )  # the guard holds the image, nothing else
-        if processes.memory_of(pids) < limit:
-            return ""
-        held = processes.proportional_memory_of(pids)
-        return (
-            f"stopped: all processes together used more than {self.limits.memory_bytes / 2**30:.3g} GiB"
-            if held > limit
-            else ""
-        )
+        return processes.memory_of(pids) >= limit and processes.proportional_memory_of(pids) > limit
+
+
+def _stopped(limit: str, limits: Limits) -> str:
+    return f"stopped: {hits.exceeded(limit, limits)}"

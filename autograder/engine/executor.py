@@ -22,13 +22,12 @@ from typing import Any
 from autograder.engine.frames import MAX_PAYLOAD, Frame, HungUp, Wire
 from autograder.engine.outcome import CellOutcome, Output, OutputList, Status
 from autograder.engine.shell import Shell
-from autograder.jail import seccomp
+from autograder.jail import hits, seccomp
 
 Handler = Callable[[dict[str, Any], dict[str, Any], bytes], bytes]
 
 THREADS = "threads of the notebook are running"
 _MESSAGE_CHARACTERS = 2000
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
 class Executor:
@@ -47,8 +46,8 @@ class Executor:
         collected = OutputList(budget)
         self.shell.stage.emit = lambda output: collected.add(_encode(output))
         start = time.monotonic()
-        status, message = self._execute(source)
-        return CellOutcome(status, tuple(collected.items), time.monotonic() - start, message)
+        status, message, limit = self._execute(source)
+        return CellOutcome(status, tuple(collected.items), time.monotonic() - start, message, limit=limit)
 
     def serve(self, line: Wire, seed: int | None = None) -> None:
         """Answer the guard for ever; never returns."""
@@ -101,10 +100,10 @@ class Executor:
 
     def _do_cell(self, frame: Frame) -> None:
         self._begin(frame)
-        status, message = self._execute(frame.body.decode())
-        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]})
+        status, message, limit = self._execute(frame.body.decode())
+        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit})
 
-    def _execute(self, source: str) -> tuple[Status, str]:
+    def _execute(self, source: str) -> tuple[Status, str, str]:
         error: BaseException | None = None
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -169,7 +168,7 @@ class Executor:
     def _do_call(self, frame: Frame) -> None:
         self._begin(frame)
         status: Status
-        reply = b""
+        reply, limit = b"", ""
         try:
             assert self._handler is not None
             handler, argument = self._handler
@@ -180,12 +179,12 @@ class Executor:
             if len(reply) > MAX_PAYLOAD:
                 status, message = "output limit", f"the reply of {len(reply)} bytes is above {MAX_PAYLOAD // 2**20} MiB"
         except BaseException as error:
-            status, message = _verdict(error)
+            status, message, limit = _verdict(error)
         self._end_copy()
         with contextlib.suppress(HungUp):
             self.shell.stage.flush()
         self._line.send(
-            {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS]},
+            {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit},
             reply if status == "ok" else b"",
         )
 
@@ -200,12 +199,14 @@ def resolve(name: str) -> Handler:
     return handler
 
 
-def _verdict(error: BaseException | None) -> tuple[Status, str]:
+def _verdict(error: BaseException | None) -> tuple[Status, str, str]:
+    """How a cell or a call ended, in a word and a sentence, and which limit that was."""
     if error is None:
-        return "ok", ""
-    text = _describe(error)
-    memory = isinstance(error, MemoryError) or any(sign in text for sign in _NO_MEMORY)
-    return ("out of memory" if memory else "error"), text
+        return "ok", "", ""
+    limit = ""
+    with contextlib.suppress(BaseException):
+        limit = hits.limit_of(error)
+    return ("out of memory" if limit == "memory_bytes" else "error"), _describe(error), limit
 
 
 def _describe(error: BaseException) -> str:

@@ -72,7 +72,7 @@ class Guard:
             self._release_spare()
         else:
             ending = self._restore(ending)
-        self._done(ending.status, ending.message, kept=ending.alive)
+        self._done(ending.status, ending.message, kept=ending.alive, limit=ending.limit)
 
     def _exchange(self, member: Member, deadline: float, budget: int, *, interrupt: bool) -> Exchange:
         return Exchange(member, self.wire, self.pipes, self.limits, deadline, budget, interrupt)
@@ -87,19 +87,20 @@ class Guard:
     def _restore(self, ending: Ending) -> Ending:
         """The live member is to go: bring back the one before it, if there is one."""
         assert self.live is not None
-        ending = ending.with_code(self._remove(self.live, self.spare), self.limits)
+        ending = self._remove(self.live, self.spare, ending)
         self.live, self.spare = self.spare, None
         return ending
 
-    def _remove(self, member: Member, parent: Member | None) -> int | None:
-        """End a member and all strays; its exit code, where it can be known."""
+    def _remove(self, member: Member, parent: Member | None, ending: Ending) -> Ending:
+        """End a member and all strays; say more of its end by its exit code, where that can be known."""
         member.kill()
         member.wait(time.monotonic() + 5)
+        cpu_seconds = processes.cpu_seconds_of(member.pid)  # a process that has ended is there until it is waited for
         code = self._code(member, parent)
         kept = [m.pid for m in self._members() if m is not member]
         processes.kill_descendants(os.getpid(), spare=kept)
         member.close()
-        return code
+        return ending.with_code(code, self.limits, cpu_seconds)
 
     def _code(self, member: Member, parent: Member | None) -> int | None:
         try:
@@ -150,7 +151,8 @@ class Guard:
         number, seconds = frame.header["session"], frame.header["seconds"]
         template = self._fork(self.live, always=True) if self.live else None
         if template is None:
-            self._done("crashed", "the notebook's process has ended, or its process limit is used up", kept=False)
+            why = "no process could be forked for it" if self.live else "the notebook's process has ended"
+            self._done("crashed", why, kept=False, limit="processes" if self.live else "")
             return
         self.sessions[number] = _Session(template)
         exchange = self._exchange(template, time.monotonic() + seconds, 0, interrupt=False)
@@ -168,14 +170,14 @@ class Guard:
         if session.worker is None:
             session.worker = self._fork(session.template, always=True)
         if session.worker is None:
-            self._done("crashed", "no process could be forked for the call", kept=False)
+            self._done("crashed", "no process could be forked for the call", kept=False, limit="processes")
             return
         exchange = self._exchange(session.worker, deadline, _CALL_OUTPUT, interrupt=False)
         ending = exchange.run({"do": "call", "budget": _CALL_OUTPUT}, frame.body)
         if not ending.alive:
-            ending = ending.with_code(self._remove(session.worker, session.template), self.limits)
+            ending = self._remove(session.worker, session.template, ending)
             session.worker = None
-        self._done(ending.status, ending.message, kept=ending.alive, body=ending.payload)
+        self._done(ending.status, ending.message, kept=ending.alive, body=ending.payload, limit=ending.limit)
 
     def _close(self, frame: Frame, *, answer: bool = True) -> None:
         session = self.sessions.pop(frame.header["session"], None)
@@ -186,9 +188,10 @@ class Guard:
         if answer:
             self._done("ok", "", kept=True)
 
-    def _done(self, status: str, message: str, *, kept: bool, body: bytes = b"") -> None:
+    def _done(self, status: str, message: str, *, kept: bool, body: bytes = b"", limit: str = "") -> None:
+        live = self.live is not None
         self.wire.send(
-            {"say": "done", "status": status, "message": message, "kept": kept, "live": self.live is not None}, body
+            {"say": "done", "status": status, "message": message, "kept": kept, "live": live, "limit": limit}, body
         )
 
 

@@ -44,7 +44,8 @@ class CellOutcome:
     when ok.
 
     ``kept``: the notebook's state after the cell includes what the cell did. It does for ``ok``, ``error``, ``output
-    limit`` (the cell ran to its end, its output was cut) and a ``timeout`` that reacted to the interrupt.
+    limit`` (the cell ran to its end, its output was cut) and a ``timeout`` that reacted to the interrupt. ``limit``:
+    the name of the limit that was hit ("memory_bytes", ...), "" when none was.
     """
 
     status: Status
@@ -52,18 +53,20 @@ class CellOutcome:
     seconds: float = 0.0
     message: str = ""
     kept: bool = True
+    limit: str = ""
 
 
 @dataclass(frozen=True)
 class SessionReply:
     """How one call of a session's handler went. ``payload`` is empty unless ``status`` is ``ok``; ``output`` is what
-    the call printed, cut at 64 KiB."""
+    the call printed, cut at 64 KiB; ``limit`` is the name of the limit that was hit, "" when none was."""
 
     status: Status
     payload: bytes = b""
     seconds: float = 0.0
     message: str = ""
     output: str = ""
+    limit: str = ""
 
 
 @dataclass

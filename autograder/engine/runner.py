@@ -14,7 +14,7 @@ from typing import Any
 
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire
 from autograder.engine.outcome import STATUSES, CellOutcome, EngineError, OutputList, SessionReply, Status
-from autograder.jail import JailMode, Limits
+from autograder.jail import JailMode, Limits, hits
 
 READY_SECONDS = 60.0
 _PATIENCE = 15.0  # seconds that the grader waits after the guard's own deadline
@@ -95,9 +95,11 @@ class Runner(Jailed):
     def run_cell(self, source: str, *, seconds: float | None = None, checkpoint: bool = False) -> CellOutcome:
         """Run one cell. ``seconds``: its wall time (default: the limits'). ``checkpoint``: fork before it, so that a
         crash, a kill, a lack of memory or a timeout that ignores the interrupt costs this cell and nothing else."""
-        granted, why = self._grant(self.limits.cell_seconds if seconds is None else seconds)
+        wanted = self.limits.cell_seconds if seconds is None else seconds
+        granted, why = self._grant(wanted)
         if why:
-            return CellOutcome("timeout" if not self._why else "crashed", (), 0.0, why, kept=False)
+            status, limit = self._not_asked()
+            return CellOutcome(status, (), 0.0, why, kept=False, limit=limit)
         outputs = OutputList(self.limits.output_bytes)
         start = time.monotonic()
         reply = self._ask(
@@ -109,9 +111,11 @@ class Runner(Jailed):
         seconds_used = time.monotonic() - start
         if isinstance(reply, str):
             return CellOutcome("crashed", tuple(outputs.items), seconds_used, reply, kept=False)
-        status, message = _verdict(reply)
+        deadline = "notebook_seconds" if granted < wanted else "cell_seconds" if seconds is None else ""
+        status, message, limit = self._verdict(reply, deadline)
         self._state_lost = reply.header.get("live") is not True
-        return CellOutcome(status, tuple(outputs.items), seconds_used, message, reply.header.get("kept") is True)
+        kept = reply.header.get("kept") is True
+        return CellOutcome(status, tuple(outputs.items), seconds_used, message, kept, limit)
 
     def session(self, handler: str, argument: dict[str, Any], seconds: float = 5.0) -> Session:
         """Fork the state of this moment into a process that answers calls with ``handler``, "package.module:function":
@@ -122,7 +126,7 @@ class Runner(Jailed):
         if not why:
             header = {"do": "session", "session": self._sessions, "handler": handler, "seconds": granted}
             reply = self._ask(header, json.dumps(argument).encode(), granted, OutputList(0))
-            status, why = ("crashed", reply) if isinstance(reply, str) else _verdict(reply)
+            status, why, _ = ("crashed", reply, "") if isinstance(reply, str) else self._verdict(reply)
             if status == "error":
                 raise EngineError(f"The session handler cannot be used: {why}")
         session.why = why
@@ -132,7 +136,8 @@ class Runner(Jailed):
         """One call of session ``number``; see :meth:`Session.call`."""
         granted, why = self._grant(seconds)
         if why:
-            return SessionReply("timeout" if not self._why else "crashed", message=why)
+            status, limit = self._not_asked()
+            return SessionReply(status, message=why, limit=limit)
         outputs = OutputList(_CALL_OUTPUT)
         start = time.monotonic()
         reply = self._ask({"do": "call", "session": number, "seconds": granted}, payload, granted, outputs)
@@ -140,8 +145,8 @@ class Runner(Jailed):
         printed = "".join(item["text"] for item in outputs.items if item["output_type"] == "stream")[:_CALL_OUTPUT]
         if isinstance(reply, str):
             return SessionReply("crashed", b"", seconds_used, reply, printed)
-        status, message = _verdict(reply)
-        return SessionReply(status, reply.body if status == "ok" else b"", seconds_used, message, printed)
+        status, message, limit = self._verdict(reply, "notebook_seconds" if granted < seconds else "")
+        return SessionReply(status, reply.body if status == "ok" else b"", seconds_used, message, printed, limit)
 
     def end_session(self, number: int) -> None:
         if not self._why:
@@ -152,8 +157,24 @@ class Runner(Jailed):
         if self._why:
             return 0.0, self._why
         if left <= 0:
-            return 0.0, f"stopped: the notebook used more than {self.limits.notebook_seconds:g} s"
+            return 0.0, f"not run: {hits.exceeded('notebook_seconds', self.limits)}"
         return min(seconds, left), ""
+
+    def _not_asked(self) -> tuple[Status, str]:
+        """The status and the limit of a cell or a call that :meth:`_grant` gave no time."""
+        return ("crashed", "") if self._why else ("timeout", "notebook_seconds")
+
+    def _verdict(self, frame: Frame, deadline: str = "") -> tuple[Status, str, str]:
+        """Status, message and limit of the guard's answer; ``deadline``: the limit that a passed deadline is."""
+        said, message, limit = (frame.header.get(name) for name in ("status", "message", "limit"))
+        status: Status = said if isinstance(said, str) and said in STATUSES else "crashed"  # type: ignore[assignment]
+        text = message if isinstance(message, str) else ""
+        known = limit if isinstance(limit, str) and limit in hits.LIMITS else ""
+        if status == "timeout" and not known:
+            text, known = f"stopped: {hits.exceeded(deadline, self.limits)}" if deadline else text, deadline
+        elif status in ("error", "out of memory") and known and not text.startswith("stopped:"):
+            text = f"stopped: {hits.exceeded(known, self.limits)} ({text})"
+        return status, text, known
 
     def _ask(self, header: dict[str, Any], body: bytes, seconds: float, outputs: OutputList) -> Frame | str:
         """The guard's final answer, or the reason why there will never be one again."""
@@ -205,13 +226,6 @@ class Session:
         if not self.why:
             self._runner.end_session(self._number)
             self.why = "the session is closed"
-
-
-def _verdict(frame: Frame) -> tuple[Status, str]:
-    status = frame.header.get("status")
-    known: Status = status if isinstance(status, str) and status in STATUSES else "crashed"  # type: ignore[assignment]
-    message = frame.header.get("message")
-    return known, message if isinstance(message, str) else ""
 
 
 def pack_files(files: Mapping[str, bytes]) -> tuple[list[tuple[str, int]], bytes]:

@@ -78,6 +78,16 @@ def reap(*, spare: Collection[int] = ()) -> None:
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 
+def cpu_seconds_of(pid: int) -> float:
+    """CPU time that a process has used, also one that has ended and is not waited for yet; 0 where that is unknown."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0.0
+    user, system = text[text.rindex(b")") + 2 :].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_of(pids: Collection[int]) -> int:
     """Anonymous and shared memory in bytes, each page counted once per process that maps it (an upper bound)."""
     return sum(_fields(f"/proc/{pid}/status", (b"RssAnon:", b"RssShmem:")) for pid in pids)
