@@ -4,6 +4,7 @@ import statistics
 
 import matplotlib.pyplot as plt
 from _claims import session
+from _many import dots
 from matplotlib.figure import Figure
 
 
@@ -14,7 +15,7 @@ def draw() -> Figure:
         for who, color, place in (("A", "C0", 0.92), ("B", "C1", 0.84)):
             points = [(at, ms) for at, name, ms in rows if name == who]
             median = statistics.median(ms for _, ms in points)
-            axes.plot(*zip(*points, strict=True), ".", color=color, ms=4, alpha=0.6)
+            dots(axes, *zip(*points, strict=True), size=2, color=color, alpha=0.6)
             axes.axhline(median, color=color, lw=1.4)
             axes.text(0.03, place, f"{who}: median {median:.2f} ms", color=color, transform=axes.transAxes)
         axes.set_title(title)

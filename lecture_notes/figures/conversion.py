@@ -4,6 +4,7 @@ import statistics
 
 import matplotlib.pyplot as plt
 from _deployment import measured
+from _many import dots
 from matplotlib.figure import Figure
 
 STEP = 64
@@ -14,7 +15,7 @@ def draw() -> Figure:
     figure, axes = plt.subplots(figsize=(7, 3.5))
     for name, color, text in (("wrong", "C1", "base 10,000"), ("right", "C0", "right")):
         kl = data[name]
-        axes.plot(range(len(kl)), kl, ".", color=color, ms=2.5, alpha=0.35)
+        dots(axes, range(len(kl)), kl, size=1.6, color=color, alpha=0.5)
         means = [statistics.fmean(kl[i : i + STEP]) for i in range(0, len(kl), STEP)]
         axes.step([STEP * i for i in range(len(means) + 1)], [*means, means[-1]], where="post", color=color)
         axes.text(1045, means[-1], text, color=color, va="center")

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 from _inference import MOST, measured, serve
+from _many import strokes
 from matplotlib.figure import Figure
 
 
@@ -12,7 +13,8 @@ def draw() -> Figure:
         for row, r in enumerate(serve(data, most)):
             axes.plot([r["arrived"], r["started"]], [row, row], color="C6", lw=1.5)
             axes.plot([r["started"], r["tokens"][0]], [row, row], color="C1", lw=4)
-            axes.plot(r["tokens"], [row] * len(r["tokens"]), "|", color="C0", ms=7)
+            count = len(r["tokens"])
+            strokes(axes, r["tokens"], [row - 0.2] * count, r["tokens"], [row + 0.2] * count, color="C0", lw=1)
         axes.set_title("one after the other" if most == 1 else f"up to {most} together")
         axes.set_xlabel("seconds")
         axes.set_yticks([])
