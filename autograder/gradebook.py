@@ -2,56 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.results import GradingError, plain
+from autograder.standings import Standing, StudentStanding, standings
 
+__all__ = ["Standing", "StudentStanding", "open_gradebook", "read_standings", "shown_url"]
 
-@dataclass(frozen=True)
-class Standing:
-    """What the gradebook says about one question of one student; None where nothing is set.
-
-    Attributes:
-        score: what counts: the manual score, else the automatic one, and extra credit.
-    """
-
-    score: float
-    max_score: float
-    auto_score: float | None = None
-    manual_score: float | None = None
-    extra_credit: float | None = None
-    needs_manual_grade: bool = False
-    comment: str = ""
-
-
-@dataclass(frozen=True)
-class StudentStanding:
-    """A student and how they stand in one assignment; `questions` by (notebook, question)."""
-
-    student: str
-    first_name: str = ""
-    last_name: str = ""
-    email: str = ""
-    late_penalty: float = 0.0
-    questions: Mapping[tuple[str, str], Standing] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        """Points that count, the late penalty taken off."""
-        return sum(standing.score for standing in self.questions.values()) - self.late_penalty
-
-    @property
-    def max_score(self) -> float:
-        return sum(standing.max_score for standing in self.questions.values())
+# nbgrader looks rows up by these columns, and its own keys do not begin with them: without an index each look-up
+# reads the whole table, and formgrader's time grows with the square of the class.
+_INDEXES = {
+    "grade": "notebook_id",
+    "comment": "notebook_id",
+    "submitted_notebook": "assignment_id",
+    "submitted_assignment": "student_id",
+    "base_cell": "notebook_id",
+    "notebook": "assignment_id",
+}
+_BUSY_MILLISECONDS = 30_000
 
 
 def open_gradebook(course: NbgraderCourse) -> Any:
-    """Return nbgrader's `Gradebook` of a course, made where there is none.
+    """Return nbgrader's `Gradebook` of a course, made where there is none, with the indexes that a large class needs.
 
     Raises:
         GradingError: when the database cannot be reached or is none of nbgrader's.
@@ -61,39 +37,69 @@ def open_gradebook(course: NbgraderCourse) -> Any:
 
     try:
         with _schema_head_in_process():
-            return Gradebook(course.db_url, course.course_id)
+            gradebook = Gradebook(course.db_url, course.course_id)
+        _prepare(gradebook.engine)
     except (SQLAlchemyError, ImportError, OSError) as error:
-        reason = plain(getattr(error, "orig", None) or error, 500)
-        raise GradingError(f"the gradebook {_shown(course.db_url)} cannot be used: {reason}") from None
+        raise GradingError(f"the gradebook {shown_url(course)} cannot be used: {_reason(error)}") from None
+    return gradebook
 
 
-def read_standings(course: NbgraderCourse, assignment: str) -> dict[str, StudentStanding]:
-    """Return how everybody with a row for `assignment` stands, by student id."""
+def shown_url(course: NbgraderCourse) -> str:
+    """Return the address of a course's database without its password."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return str(make_url(course.db_url).render_as_string(hide_password=True))
+    except ArgumentError:
+        return "(an invalid db_url)"
+
+
+def _prepare(engine: Any) -> None:
+    """Have connections wait for each other, and add the indexes that are not there."""
+    from sqlalchemy import event, inspect, text
+
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _wait_when_busy)
+        engine.dispose()  # the connections made so far do not know
+    found = inspect(engine)
+    missing = {
+        table: column
+        for table, column in _INDEXES.items()
+        if column not in {index["column_names"][0] for index in found.get_indexes(table) if index["column_names"]}
+    }
+    if not missing:
+        return
+    with engine.begin() as connection:
+        for table, column in missing.items():
+            connection.execute(text(f"CREATE INDEX IF NOT EXISTS fourbit_{table}_{column} ON {table} ({column})"))
+
+
+def _wait_when_busy(connection: Any, _: object) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+
+
+def _reason(error: BaseException) -> str:
+    """Return in words why a database does not work, and what to install when it is the driver."""
+    driver = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    if driver:
+        return f"its driver {driver} is not installed. `pip install {driver}` adds it, in this environment"
+    return plain(getattr(error, "orig", None) or error, 500)
+
+
+def read_standings(
+    course: NbgraderCourse, assignment: str, students: Collection[str] | None = None
+) -> dict[str, StudentStanding]:
+    """Return how everybody with a row for `assignment` stands, by student id; a few queries for a class of any size.
+
+    Args:
+        students: only these; None = everybody.
+    """
     gradebook = open_gradebook(course)
     try:
-        return {row.student_id: _student(row) for row in gradebook.assignment_submissions(assignment)}
+        return standings(gradebook.db, assignment, students)
     finally:
         gradebook.close()
-
-
-def _student(submission: Any) -> StudentStanding:
-    questions = {}
-    for notebook in submission.notebooks:
-        comments = {comment.name: comment.comment or "" for comment in notebook.comments}
-        for grade in notebook.grades:
-            questions[notebook.name, grade.name] = Standing(
-                float(grade.score),
-                float(grade.max_score),
-                grade.auto_score,
-                grade.manual_score,
-                grade.extra_credit,
-                bool(grade.needs_manual_grade),
-                comments.get(grade.name, ""),
-            )
-    person = submission.student
-    penalty = sum(notebook.late_submission_penalty or 0.0 for notebook in submission.notebooks)
-    names = (person.first_name or "", person.last_name or "", person.email or "")
-    return StudentStanding(person.id, *names, float(penalty), questions)
 
 
 @contextmanager
@@ -120,14 +126,3 @@ def _schema_head() -> str:
     config = Config()
     config.set_main_option("script_location", str(Path(api.__file__).parent / "alembic"))
     return str(ScriptDirectory.from_config(config).get_current_head())
-
-
-def _shown(url: str) -> str:
-    """Return a database URL without its password."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return str(make_url(url).render_as_string(hide_password=True))
-    except ArgumentError:
-        return "(an invalid db_url)"

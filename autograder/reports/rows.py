@@ -65,7 +65,10 @@ def class_rows(course: NbgraderCourse, assignment: str, records: Sequence[Submis
         journal = journal_of(course.root, assignment)
         found = (journal.record(student) for student in sorted(journal.finished()))
         records = [record for record in found if record is not None]
-    standings = read_standings(course, assignment)
+        wanted = None
+    else:
+        wanted = [record.student for record in records]
+    standings = read_standings(course, assignment, wanted)
     return [Row(record, standings.get(record.student)) for record in records]
 
 
