@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from autograder.engine import CellOutcome, Runner
 from autograder.ingest import Ingested, RebuiltCell
 from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain, text_hash
-from autograder.scoring import Score, probe, score_cell
+from autograder.scoring import Score, in_cell, probe, score_cell
 from autograder.template import NotebookTemplate, TemplateCell
 
 if TYPE_CHECKING:  # imports torch, which a course of plain test cells does without
@@ -34,12 +34,14 @@ class Examined:
     Attributes:
         outputs: what each cell displayed, by position; from the student's process.
         verdicts: panels of examined questions by position; the grader's own.
+        notes: which cells hit a limit, in words.
     """
 
     questions: tuple[QuestionRecord, ...]
     outputs: Mapping[int, Sequence[Mapping[str, Any]]]
     verdicts: Mapping[int, Mapping[str, Any]]
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -83,7 +85,8 @@ def examine(
             run.questions.append(_question(run, ingested, position, cell.cell))
         elif cell.runs:
             _execute(run, position, cell)
-    return Examined(tuple(run.questions), run.outputs, run.verdicts, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return Examined(tuple(run.questions), run.outputs, run.verdicts, seconds, _limits_hit(run.outcomes))
 
 
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
@@ -190,9 +193,11 @@ def _record(
     notebook: str, position: int, cell: TemplateCell, score: Score, mode: Mode, seconds: float
 ) -> QuestionRecord:
     points = None if score.status == "manual" else score.points
+    message = in_cell(score.message, position + 1) if score.limit else score.message
     return QuestionRecord(
-        notebook, cell.grade_id, score.status, points, cell.points, mode, score.message, None, (), seconds, position + 1
-    )
+        notebook, cell.grade_id, score.status, points, cell.points, mode, message, None, (), seconds, position + 1,
+        limit=score.limit,
+    )  # fmt: skip
 
 
 def _answers(cells: Sequence[RebuiltCell], position: int, cell: TemplateCell) -> list[int]:
@@ -222,7 +227,7 @@ def _explained(
 ) -> QuestionRecord:
     """Say what really went wrong where a question earned nothing because its answer cell never worked."""
     digest = text_hash(cells[position].source for position in answers)
-    status, message = question.status, question.message
+    status, message, limit = question.status, question.message, question.limit
     if question.points == 0.0 and question.max_points > 0 and question.mode != "by hand":
         if answers and not any(cells[position].answered for position in answers):
             status, message = "missing", "not answered yet"
@@ -231,8 +236,14 @@ def _explained(
             if stopped:
                 place, outcome = stopped[0]
                 status = _STOPS.get(outcome.status, "error")
-                message = f"the answer (cell {place + 1}) did not run: {plain(outcome.message or outcome.status, 500)}"
-    return replace(question, status=status, message=_short_place(message), answer=digest, title=title)
+                said, limit = plain(outcome.message or outcome.status, 500), outcome.limit
+                message = in_cell(said, place + 1) if limit else f"the answer (cell {place + 1}) did not run: {said}"
+    return replace(question, status=status, message=_short_place(message), answer=digest, title=title, limit=limit)
+
+
+def _limits_hit(outcomes: Mapping[int, CellOutcome]) -> tuple[str, ...]:
+    """Say which cells hit a limit."""
+    return tuple(plain(in_cell(o.message, place + 1), 500) for place, o in sorted(outcomes.items()) if o.limit)
 
 
 def _broke(outcome: CellOutcome) -> bool:

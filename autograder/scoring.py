@@ -29,6 +29,8 @@ class Outcome(Protocol):
     def message(self) -> str: ...
     @property
     def seconds(self) -> float: ...
+    @property
+    def limit(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Score:
     points: float
     status: Status
     message: str = ""
+    limit: str = ""  # the name of the limit that was hit
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def score_cell(outcome: Outcome, max_points: float, *, ran: bool, has_value: boo
         has_value: whether the cell ends in an expression.
     """
     if outcome.status not in ("ok", "output limit"):
-        return Score(0.0, *_stopped(outcome))
+        return Score(0.0, *_stopped(outcome), outcome.limit)
     for output in outcome.outputs:
         if output.get("output_type") == "error":
             return Score(0.0, *_error(f"{output.get('ename', '')}: {output.get('evalue', '')}"))
@@ -90,8 +93,15 @@ def score_cell(outcome: Outcome, max_points: float, *, ran: bool, has_value: boo
         if output.get("output_type") == "execute_result":
             return _partial(str(output.get("data", {}).get("text/plain", "")), max_points)
     if outcome.status == "output limit" and has_value:
-        return Score(0.0, "failed", "so much was printed that the result of the test could not be read")
+        said = "so much was printed that the result of the test could not be read"
+        return Score(0.0, "failed", said, outcome.limit)
     return Score(max_points, "passed")
+
+
+def in_cell(message: str, number: int) -> str:
+    """Add the cell's number to what is said of a limit that was hit, before what Python said in parentheses."""
+    said, bracket, detail = message.partition(" (")
+    return f"{said} in cell {number}{bracket}{detail}"
 
 
 def _stopped(outcome: Outcome) -> tuple[Status, str]:

@@ -137,6 +137,7 @@ class Slot:
         if template.name in self._without_prefix:
             notes.append(self._without_prefix[template.name])
         examined = self._examined(zygote, ingested, submission, prefix)
+        notes += examined.notes
         return examined.questions, graded_notebook(template, ingested, examined.outputs, examined.verdicts), notes
 
     def _examined(
