@@ -12,9 +12,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import fourbit
-from autograder.fleet import Finished, Fleet, cores, preheat
+from autograder.capacity import capacity
+from autograder.fleet import Finished, Fleet
 from autograder.jail import JailMode, Limits, detect
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
+from autograder.processes import preheat
 from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
 from autograder.sanitize import safe_name
 from autograder.settings import settings_of
@@ -107,7 +109,7 @@ def grade_assignment(
     if executor is None:
         # Workers of a course with exams judge with torch; both are imported while this process imports nbgrader.
         exams = (Path(course_dir) / "exams").is_dir()
-        preheat(["autograder.worker", *(["autograder.exams"] if exams else [])])
+        preheat(["autograder.processes", *(["autograder.exams"] if exams else [])])
     with ThreadPoolExecutor(1) as aside:
         strongest = aside.submit(detect)  # in a process of its own, while this one imports nbgrader
         course = open_course(course_dir)
@@ -122,7 +124,7 @@ def grade_assignment(
             "on time and size only, ask for it: --jail plain"
         )
     bundle = Bundle(_bundle_key(template, exam, limits, caps, mode), template.to_bytes(), exam, limits, caps, mode)
-    slots = max(1, jobs or settings.jobs or cores())
+    slots = jobs or settings.jobs or capacity().slots(limits, exam=bool(exam))
     with Store(course, template) as store:
         run = _ClassRun(course, template, store, bundle, force, on_progress, started)
         run.settle(_chosen(course, assignment, students), Fleet(bundle, slots, executor))

@@ -73,7 +73,7 @@ def test_only_the_submission_that_kills_is_given_up() -> None:
     found = run(Slots({"c"}, {"b"}), "abcdef")
     assert sorted(f.task.student for f in found) == list("abcdef")
     assert [f.task.student for f in found if f.graded is None] == ["b"]
-    assert "died twice" in next(f.reason for f in found if f.graded is None)
+    assert "died 3 times" in next(f.reason for f in found if f.graded is None)
 
 
 def test_real_workers_killed_in_the_middle_change_no_grade(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ class Ended:
     """How a cell ended, for scoring."""
 
     def __init__(self, status: str = "ok", value: str | None = None, error: str = "", message: str = "") -> None:
-        self.status, self.message, self.seconds = status, message, 0.1
+        self.status, self.message, self.seconds, self.limit = status, message, 0.1, ""
         self.outputs: list[dict[str, Any]] = [{"output_type": "stream", "name": "stderr", "text": "a warning"}]
         if error:
             self.outputs.append({"output_type": "error", "ename": error, "evalue": "why"})
