@@ -20,7 +20,7 @@ from autograder.reports.fingerprints import RUN, Tokens, fingerprints, tokens
 
 # Fewer distinctive fingerprints than this are too few to tell (about six lines of code of one's own).
 ENOUGH = 12
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.4
 MOST_PAIRS = 20
 _MOST_SHARERS = 30
 
