@@ -150,7 +150,11 @@ def report(
     assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
     folder: Course = Path(),
 ) -> None:
-    """Print the class table again, and write feedback and grades.csv anew: after grading by hand in formgrader."""
+    """Print the class table again; write feedback, grades.csv and the class report anew, with what was graded by hand.
+
+    The class report is one page, reports/ASSIGNMENT.html in the course: scores, exercises, named mistakes, time, and
+    whose work needs a person.
+    """
     with grading_tools():
         show_class(folder, assignment, None, Console())
 
@@ -170,32 +174,10 @@ def demo(
 
 
 def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord] | None, console: Console) -> None:
-    """Print the class table and the most common mistakes; write ``feedback/`` and ``grades.csv`` into the course.
+    """Print the class and write its reports; `records` as in :func:`autograder.reports.publish.show_class`."""
+    from autograder.reports import publish
 
-    Args:
-        records: the class; None = everybody who was ever graded.
-    """
-    from autograder.nbgrader_course import open_course
-    from autograder.reports import class_rows, class_table, mistakes_table, write_csv, write_feedback
-
-    opened = open_course(folder)
-    opened.require(assignment)
-    rows = class_rows(opened, assignment, records)
-    if not rows:
-        raise ToolsError(
-            f"nobody's {assignment} has been graded in {opened.root}; `fourbit grade {assignment}` does that"
-        )
-    console.print(class_table(rows, assignment))
-    if (mistakes := mistakes_table(rows)) is not None:
-        console.print(mistakes)
-    pages = write_feedback(opened, rows)
-    grades = opened.root / "grades.csv"
-    write_csv(grades, class_rows(opened, assignment) if records is not None else rows)
-    console.print(f"Feedback   {len(pages)} pages in {opened.root / 'feedback'}", soft_wrap=True, highlight=False)
-    console.print(f"Grades     {grades}", soft_wrap=True, highlight=False)
-    console.print(f"Gradebook  {opened.db_url}", soft_wrap=True, highlight=False)
-    console.print("By hand    formgrader (menu Nbgrader) in the JupyterLab that this starts:", highlight=False)
-    console.print(f"           cd {opened.root} && {sys.executable} -m jupyterlab", soft_wrap=True, highlight=False)
+    publish.show_class(folder, assignment, records, console)
 
 
 def _limits(folder: Path, flags: Sequence[str] | None) -> Limits | None:
