@@ -107,14 +107,20 @@ class FourbitGrade(Configurable):
         default_value="",
         help="The isolation; empty for the strongest that this machine enforces.",
     ).tag(config=True)
-    jobs = traitlets.Int(0, min=0, help="Submissions graded at the same time; 0 for one per core.").tag(config=True)
-    cluster = traitlets.Unicode("", help="Address of a Dask scheduler, tcp://HOST:PORT; empty for this machine.").tag(
-        config=True
-    )
+    jobs = traitlets.Int(0, min=0, help="Submissions graded at the same time; 0 for what cores and memory allow.").tag(config=True)
+    cluster = traitlets.Unicode(
+        "", help="Address of a Dask scheduler, tcp://HOST:PORT, or its file; empty for this machine."
+    ).tag(config=True)
     timestamps = traitlets.Enum(
         ["nbgrader", "receipts"],
         default_value="nbgrader",
         help="Where the time of a submission comes from when it has no receipt: its timestamp.txt, or nowhere.",
+    ).tag(config=True)
+    cluster_patience = traitlets.Float(300.0, min=0.0, help="Seconds to wait while a cluster has no worker.").tag(
+        config=True
+    )
+    database_patience = traitlets.Float(
+        300.0, min=0.0, help="Seconds to wait for a gradebook whose server has gone away."
     ).tag(config=True)
 
     @property
