@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,9 @@ def shown_url(course: NbgraderCourse) -> str:
 
 
 def _prepare(engine: Any) -> None:
-    """Have connections wait for each other, and add the indexes that are not there."""
+    """Have connections wait for each other, and add the indexes that are not there, where that is allowed."""
     from sqlalchemy import event, inspect, text
+    from sqlalchemy.exc import ProgrammingError
 
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _wait_when_busy)
@@ -70,7 +71,7 @@ def _prepare(engine: Any) -> None:
     }
     if not missing:
         return
-    with engine.begin() as connection:
+    with suppress(ProgrammingError), engine.begin() as connection:
         for table, column in missing.items():
             connection.execute(text(f"CREATE INDEX IF NOT EXISTS fourbit_{table}_{column} ON {table} ({column})"))
 

@@ -6,16 +6,29 @@ is the last thing written, after the gradebook and the notebook.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+from autograder.regrade import Change, QuestionChange
 from autograder.results import GradingError, SubmissionRecord, from_json
 
 FOLDER = ".autograder"
+_LONGEST_NAME = 200  # a quoted name can be longer than a file system takes
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished grading: its content key, and the hashes of what went into the key, by name (see `regrade.PARTS`)."""
+
+    key: str
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,62 +41,82 @@ class Journal:
     def path(self) -> Path:
         return self.folder / "journal.jsonl"
 
+    @property
+    def history_path(self) -> Path:
+        return self.folder / "history.jsonl"
+
+    def entries(self) -> dict[str, Entry]:
+        """Return each student's last finished grading."""
+        found: dict[str, Entry] = {}
+        for line in _lines(self.path):
+            try:
+                parts = {str(name): str(value) for name, value in line.get("parts", {}).items()}
+                found[str(line["student"])] = Entry(str(line["key"]), parts)
+            except (KeyError, TypeError, AttributeError):
+                continue
+        return found
+
     def finished(self) -> dict[str, str]:
         """Return the content key of each student's last finished grading."""
-        keys: dict[str, str] = {}
-        for line in self._lines():
-            try:
-                entry = json.loads(line)
-                keys[str(entry["student"])] = str(entry["key"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        return keys
+        return {student: entry.key for student, entry in self.entries().items()}
 
     def record(self, student: str) -> SubmissionRecord | None:
         """Return the last record of `student`, or None when there is none that this version can read."""
-        try:
-            return from_json(self._record_path(student).read_bytes())
-        except (OSError, GradingError):
-            return None
+        return _read(self._record_path(student))
+
+    def kept(self, student: str) -> SubmissionRecord | None:
+        """Return the record that was put aside for `student` and not finished; None when there is none."""
+        return _read(self._next_path(student))
 
     def keep(self, record: SubmissionRecord) -> None:
         """Put a record aside; it takes the place of the last one with :meth:`finish`."""
         write_atomically(self._next_path(record.student), record.to_json().encode())
 
-    def finish(self, record: SubmissionRecord) -> None:
+    def finish(self, record: SubmissionRecord, parts: Mapping[str, str] | None = None) -> None:
         """Make the record that was kept count: it becomes the student's last one, and the journal gets its line."""
-        os.replace(self._next_path(record.student), self._record_path(record.student))
+        path = self._record_path(record.student)
+        os.replace(self._next_path(record.student), path)
+        sync_folder(path.parent)
         entry = {
             "student": record.student,
             "key": record.key,
             "outcome": record.outcome,
             "points": record.points,
             "max_points": record.max_points,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "at": _now(),
+            "parts": dict(parts or {}),
         }
-        with open(self.path, "ab") as stream:
-            if stream.tell() and not self._ends_in_newline():
-                stream.write(b"\n")
-            stream.write(json.dumps(entry).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        _append(self.path, entry)
 
-    def _lines(self) -> list[str]:
-        try:
-            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
+    def note(self, change: Change) -> None:
+        """Add a regrade to the history."""
+        _append(self.history_path, asdict(change) | {"at": _now()})
 
-    def _ends_in_newline(self) -> bool:
-        with open(self.path, "rb") as stream:
-            stream.seek(-1, os.SEEK_END)
-            return stream.read(1) == b"\n"
+    def history(self) -> list[tuple[str, Change]]:
+        """Return every regrade, with the time it happened (UTC, ISO 8601), the oldest first."""
+        found = []
+        for line in _lines(self.history_path):
+            try:
+                at = str(line.pop("at"))
+                questions = tuple(QuestionChange(**question) for question in line.pop("questions"))
+                found.append((at, Change(**line, questions=questions)))
+            except (KeyError, TypeError, AttributeError):
+                continue
+        return found
+
+    def sweep(self) -> None:
+        """Remove half-written files that a killed run has left."""
+        for path in (self.folder / "records").glob(".*.new"):
+            path.unlink(missing_ok=True)
 
     def _next_path(self, student: str) -> Path:
         return self._record_path(student).with_suffix(".next")
 
     def _record_path(self, student: str) -> Path:
-        name = quote(student.encode("utf-8", "surrogateescape"), safe="")
+        data = student.encode("utf-8", "surrogateescape")
+        name = quote(data, safe="")
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[: _LONGEST_NAME // 2]}%{hashlib.sha256(data).hexdigest()}"
         return self.folder / "records" / f"{name or '%'}.json"
 
 
@@ -103,3 +136,57 @@ def write_atomically(path: Path, data: bytes, mode: int | None = None) -> None:
     if mode is not None:
         spare.chmod(mode)
     os.replace(spare, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in `folder` on disk when this returns: a rename alone may be lost in a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path) -> SubmissionRecord | None:
+    try:
+        return from_json(path.read_bytes())
+    except (OSError, GradingError):
+        return None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a file of JSON lines; what a crash cut off is left out."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
+
+
+def _append(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to a file of JSON lines, on disk when this returns."""
+    new = not path.exists()
+    with open(path, "a+b") as stream:
+        if stream.tell() and not _ends_in_newline(path):
+            stream.write(b"\n")
+        stream.write(json.dumps(entry).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    if new:
+        sync_folder(path.parent)
+
+
+def _ends_in_newline(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

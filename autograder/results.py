@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -109,6 +110,28 @@ class QuestionRecord:
 
 
 @dataclass(frozen=True, config=_CONFIG)
+class LateRecord:
+    """When a submission came in, and what that cost.
+
+    Attributes:
+        at: time of submission (UTC, ISO 8601); "" = unknown.
+        source: who says so: a receipt of the course; nbgrader's timestamp.txt, which the student's side wrote; or
+            the gradebook, which had a time already.
+        seconds: by how much it missed the due date, the student's extension included.
+        penalties: points that the late policy takes off, by notebook.
+        by_hand: notebooks whose penalty in the gradebook is not the policy's: a human set it, and it stays.
+        note: what a person should know about the time.
+    """
+
+    at: Name = ""
+    source: Literal["receipt", "timestamp.txt", "gradebook", ""] = ""
+    seconds: Count = 0.0
+    penalties: Mapping[Name, Count] = field(default_factory=dict)
+    by_hand: tuple[Name, ...] = ()
+    note: Text = ""
+
+
+@dataclass(frozen=True, config=_CONFIG)
 class SubmissionRecord:
     """The result of grading one submission.
 
@@ -119,6 +142,7 @@ class SubmissionRecord:
         notes: what was noticed and mended while reading the submission, in words for student and instructor.
         key: content hash of everything that the result depends on.
         jail: name of the isolation that was in force.
+        late: when it came in, and the late penalty; set when the result is stored.
     """
 
     assignment: Name
@@ -130,6 +154,7 @@ class SubmissionRecord:
     key: Name = ""
     jail: Name = ""
     seconds: Count = 0.0
+    late: LateRecord | None = None
 
     @property
     def points(self) -> float:

@@ -15,11 +15,12 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from autograder.arrival import Arrival, Receipts
 from autograder.gradebook import open_gradebook, read_standings
 from autograder.journal import Journal, journal_of
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, from_json
-from autograder.store import Store
+from autograder.store import Store, Stored
 from autograder.template import Template
 from tests.plain_course import make_course, released
 
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.linux
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Template]:
     """A course with an empty gradebook, which takes nbgrader a while to make."""
     course, template = make_course(tmp_path_factory.mktemp("prepared") / "plain")
-    Store(course, template).gradebook.close()
+    Store(course, template).close()
     return course.root, template
 
 
@@ -56,9 +57,27 @@ def notebook(template: Template) -> dict[str, str]:
     return {"ps1": json.dumps(released(template))}
 
 
-def write(course: NbgraderCourse, template: Template, found: SubmissionRecord, when: str = "", **files: bytes) -> None:
+def arrived(when: str) -> Arrival:
+    """A submission with a timestamp.txt."""
+    return Receipts({}).arrival("anybody", {"timestamp.txt": when.encode()})
+
+
+def write(
+    course: NbgraderCourse,
+    template: Template,
+    found: SubmissionRecord,
+    when: str = "",
+    reason: str = "",
+    **files: bytes,
+) -> Stored:
     with Store(course, template) as store:
-        store.write(found, notebook(template), files, when)
+        return store.write(found, notebook(template), files, arrived(when), reason=reason)
+
+
+def due(course: NbgraderCourse, when: str) -> None:
+    gradebook = open_gradebook(course)
+    gradebook.update_or_create_assignment("ps1", duedate=when)
+    gradebook.close()
 
 
 def by_hand(course: NbgraderCourse, student: str = "ada") -> None:
@@ -108,18 +127,18 @@ def test_late_work_gets_the_courses_own_penalty(course: tuple[NbgraderCourse, Te
     with (course[0].root / "nbgrader_config.py").open("a") as stream:
         stream.write('c.LateSubmissionPlugin.penalty_method = "zero"\n')
     late = (open_course(course[0].root), course[1])
+    due(late[0], "2026-03-01 12:00 UTC")
     with Store(*late) as store:
-        store.gradebook.update_or_create_assignment("ps1", duedate="2026-03-01 12:00 UTC")
-        store.write(record("late"), notebook(course[1]), {}, "2026-03-02 08:00:00.0 UTC")
-        store.write(record("early"), notebook(course[1]), {}, "2026-02-02 08:00:00.0 UTC")
+        store.write(record("late"), notebook(course[1]), {}, arrived("2026-03-02 08:00:00.0 UTC"))
+        store.write(record("early"), notebook(course[1]), {}, arrived("2026-02-02 08:00:00.0 UTC"))
         for student, nonsense in (
             ("a", "yesterday-ish"),
             ("b", "2999-01-01 00:00 UTC"),
             ("c", "\x00" * 50),
             ("d", "9" * 400),
         ):
-            store.write(record(student), notebook(course[1]), {}, nonsense)
-        store.write(record("late"), notebook(course[1]), {}, "2026-03-02 08:00:00.0 UTC")
+            store.write(record(student), notebook(course[1]), {}, arrived(nonsense))
+        store.write(record("late"), notebook(course[1]), {}, arrived("2026-03-02 08:00:00.0 UTC"))
     standings = read_standings(late[0], "ps1")
     assert standings["late"].late_penalty == 6.5
     assert standings["late"].score == 0
@@ -197,7 +216,7 @@ def test_a_database_that_cannot_be_used_says_so_without_its_password(course: tup
 
 
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("moment", ["record", "grades", "files", "journal"])
+@pytest.mark.parametrize("moment", ["rows", "record", "files", "journal"])
 def test_killed_at_any_moment_it_is_either_old_or_graded_again(
     course: tuple[NbgraderCourse, Template], moment: str, after: bool
 ) -> None:
@@ -206,7 +225,7 @@ def test_killed_at_any_moment_it_is_either_old_or_graded_again(
     finished = journal_of(course[0].root, "ps1").finished()
     assert finished == {"ada": "k2" if (moment, after) == ("journal", True) else "k1"}
     score = read_standings(course[0], "ps1")["ada"].questions["ps1", "test_mean"].auto_score
-    assert score == (2.0 if moment in ("record", "grades") else 0.0)
+    assert score == (2.0 if moment in ("rows", "record") else 0.0)
     write(*course, record(mean=0.0, key="k2"))
     assert read_standings(course[0], "ps1")["ada"].questions["ps1", "test_mean"].auto_score == 0.0
     assert journal_of(course[0].root, "ps1").finished() == {"ada": "k2"}
@@ -215,8 +234,8 @@ def test_killed_at_any_moment_it_is_either_old_or_graded_again(
 def killed_while_writing(course: NbgraderCourse, template: Template, moment: str, after: bool) -> int:
     """Write a second result in a process that is killed before or after one step; returns its exit code."""
     owner, name = {
+        "rows": (Store, "_write_rows"),
         "record": (Journal, "keep"),
-        "grades": (Store, "_write_grades"),
         "files": (Store, "_write_files"),
         "journal": (Journal, "finish"),
     }[moment]
