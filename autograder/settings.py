@@ -107,7 +107,9 @@ class FourbitGrade(Configurable):
         default_value="",
         help="The isolation; empty for the strongest that this machine enforces.",
     ).tag(config=True)
-    jobs = traitlets.Int(0, min=0, help="Submissions graded at the same time; 0 for what cores and memory allow.").tag(config=True)
+    jobs = traitlets.Int(0, min=0, help="Submissions graded at the same time; 0 for what cores and memory allow.").tag(
+        config=True
+    )
     cluster = traitlets.Unicode(
         "", help="Address of a Dask scheduler, tcp://HOST:PORT, or its file; empty for this machine."
     ).tag(config=True)
