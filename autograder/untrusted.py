@@ -17,7 +17,7 @@ from typing import Any
 from autograder.results import GradingError, plain
 
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_SKIPPED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints", "__MACOSX", "feedback"})
+SKIPPED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints", "__MACOSX", "feedback"})
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def read_folder(folder: Path, caps: Caps | None = None) -> RawSubmission:
             notes.append(f"only the first {caps.files} files were read")
             break
         limit = min(caps.notebook if name.endswith(".ipynb") else caps.file, caps.total - total)
-        data, problem = (None, problem) if problem else _read_file(path, limit)
+        data, problem = (None, problem) if problem else read_file(path, limit)
         if data is None:
             notes.append(f"{plain(name, 200)}: not read, because it is {problem}")
         else:
@@ -127,13 +127,13 @@ def _walk(folder: Path, caps: Caps) -> Iterator[tuple[str, Path, str | None]]:
             elif entry.is_dir(follow_symlinks=False):
                 if depth >= caps.depth:
                     yield name, Path(entry.path), f"a folder more than {caps.depth} deep"
-                elif entry.name not in _SKIPPED_FOLDERS:
+                elif entry.name not in SKIPPED_FOLDERS:
                     stack.append((name + "/", Path(entry.path), depth + 1))
             else:
                 yield name, Path(entry.path), None
 
 
-def _read_file(path: Path, limit: int) -> tuple[bytes | None, str | None]:
+def read_file(path: Path, limit: int) -> tuple[bytes | None, str | None]:
     """Return the bytes of a regular file, or None and the reason; checks what was opened, not what was listed."""
     try:
         handle = os.open(path, _OPEN)
