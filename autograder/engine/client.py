@@ -101,13 +101,10 @@ class Zygote:
 
     def _configure(self, control: Wire, folder: str) -> None:
         deadline = time.monotonic() + self.start_seconds
-        settings = {
-            "mode": str(self.mode), "preload": self.preload, "handlers": self.handlers, "readable": self.readable,
-            "output_bytes": Limits().output_bytes, "folder": folder,
-        }  # fmt: skip
         index, body = pack_files(self.files)
+        settings = {**self._settings(folder), "files": index, "prefix": len(self.prefix)}
         try:
-            control.send({**settings, "files": index, "prefix": len(self.prefix)}, body, deadline=deadline)
+            control.send(settings, body, deadline=deadline)
             for source in self.prefix:
                 control.send({}, source.encode(), deadline=deadline)
             frame = control.receive(deadline)
@@ -121,6 +118,12 @@ class Zygote:
             raise EngineError(str(frame.header.get("message")))
         # Its cells are the instructor's own, but the same checks make the same outputs.
         self.prefix_outcomes = tuple(_outcome(**item) for item in json.loads(frame.body))
+
+    def _settings(self, folder: str) -> dict[str, Any]:
+        return {
+            "mode": str(self.mode), "preload": self.preload, "handlers": self.handlers, "readable": self.readable,
+            "output_bytes": Limits().output_bytes, "folder": folder,
+        }  # fmt: skip
 
     def _tail(self) -> str:
         if self._errors is None:

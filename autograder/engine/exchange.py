@@ -271,11 +271,7 @@ class Exchange:
         if now < self._next_look:
             return False
         self._next_look = now + _TICK_SECONDS
-        pids = processes.descendants(os.getpid())
-        limit = self.limits.memory_bytes + processes.memory_of(
-            (os.getpid(),)
-        )  # the guard holds the image, nothing else
-        return processes.memory_of(pids) >= limit and processes.proportional_memory_of(pids) > limit
+        return processes.hold_more_than(self.limits.memory_bytes)
 
 
 def _stopped(limit: str, limits: Limits) -> str:

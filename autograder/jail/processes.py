@@ -98,6 +98,13 @@ def proportional_memory_of(pids: Collection[int]) -> int:
     return sum(_fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or memory_of((pid,)) for pid in pids)
 
 
+def hold_more_than(limit: int) -> bool:
+    """Whether the descendants of this process, a guard, together hold more than ``limit`` bytes of their own."""
+    pids = descendants(os.getpid())
+    limit += memory_of((os.getpid(),))  # the guard holds the image that they were forked from, nothing else
+    return memory_of(pids) >= limit and proportional_memory_of(pids) > limit
+
+
 def _fields(path: str, names: tuple[bytes, ...]) -> int:
     try:
         lines = Path(path).read_bytes().splitlines()

@@ -115,7 +115,8 @@ _CONDITIONS: dict[str, tuple[_If, ...]] = {
     "ioctl": (_If(1, "==", _TIOCSTI), _If(1, "==", _TIOCLINUX)),
     "prlimit64": _OTHERS,
     "sched_setparam": _OTHERS,
-    "sched_setscheduler": _OTHERS,
+    # The class that every process has may be set, on anyone: ZeroMQ does so on its threads, and ends where it cannot.
+    "sched_setscheduler": (_If(1, "!=", 0),),
     "sched_setattr": _OTHERS,
     "sched_setaffinity": _OTHERS,
     "setpriority": (_If(1, "!=", 0),),

@@ -23,7 +23,7 @@ from autograder.jail import landlock, libc, limits, namespaces, processes, secco
 from autograder.jail.policy import DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS, JailMode, JailPolicy
 
 # The name of a temporary folder goes on with the id of the process that removes it, and a dash.
-WORK_PREFIX, IMAGE_PREFIX = "fourbit-run-", "fourbit-image-"
+WORK_PREFIX, IMAGE_PREFIX, SOCKET_PREFIX = "fourbit-run-", "fourbit-image-", "fourbit-kernel-"
 # The parts of /proc that numerical libraries ask for; the rest of it tells about other processes.
 _HARMLESS_PROC = tuple(f"/proc/{name}" for name in ("cpuinfo", "meminfo", "stat", "version", "filesystems"))
 
@@ -191,7 +191,7 @@ def remove_leftovers() -> None:
     root = os.geteuid() == 0
     for place in Path(tempfile.gettempdir()).glob("fourbit-*-*-*"):
         prefix, _, keeper = place.name.rpartition("-")[0].rpartition("-")
-        if prefix + "-" not in (WORK_PREFIX, IMAGE_PREFIX) or not keeper.isdigit():
+        if prefix + "-" not in (WORK_PREFIX, IMAGE_PREFIX, SOCKET_PREFIX) or not keeper.isdigit():
             continue
         owners = {os.geteuid()} | ({namespaces.own_id(int(keeper))} if root else set())
         with contextlib.suppress(OSError):
