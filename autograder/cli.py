@@ -51,7 +51,7 @@ class ToolsError(FourbitError):
 
 def register(app: typer.Typer) -> None:
     """Add the instructor's commands to `app`."""
-    for command in (build, course, grade, report, demo):
+    for command in (build, course, collect, grade, report, export, demo):
         app.command(rich_help_panel=PANEL)(command)
     app.add_typer(kernel_app, name="kernel", rich_help_panel=PANEL)
 
@@ -120,6 +120,42 @@ def course(
         console.print(f"  fourbit grade {report.labs[0]} --course {report.path}", soft_wrap=True, markup=False)
 
 
+def collect(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    what: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[WHAT]...",
+            help="Downloads of Canvas, Moodle, Blackboard or Gradescope, folders, archives, single notebooks; without, "
+            "what lies in downloaded/ASSIGNMENT/archive.",
+        ),
+    ] = None,
+    folder: Course = Path(),
+    roster: Annotated[
+        list[Path] | None, typer.Option(help="CSV file that says who is who, as these systems export; may repeat.")
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="Regular expression for other names: groups student, at, attempt, file.")
+    ] = "",
+    deadline: Annotated[str, typer.Option(metavar="TIME", help="Instead of the date in the gradebook.")] = "",
+    received: Annotated[
+        str, typer.Option(metavar="TIME", help="When all this was handed in, where nothing else tells; also: now.")
+    ] = "",
+    timezone: Annotated[
+        str | None, typer.Option(help="Of times without one, such as Europe/Berlin.", show_default="nbgrader's")
+    ] = None,
+    new_students: Annotated[bool, typer.Option("--new-students", help="Take ids that nobody has listed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+) -> None:
+    """Sort downloads into submitted/: of everybody the last attempt on time. Every attempt is kept, nothing overwritten."""
+    with grading_tools():
+        from autograder.collect.command import run
+        from autograder.collect.records import Options
+
+        options = Options(tuple(roster or ()), pattern, deadline, received, timezone, new_students, dry_run)
+        run(folder, assignment, what or [], options, Console())
+
+
 def grade(
     assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
     folder: Course = Path(),
@@ -130,6 +166,9 @@ def grade(
     force: Annotated[bool, typer.Option("--force", help="Run everything again, changed or not.")] = False,
     limit: LimitFlags = None,
     jail: Annotated[str | None, typer.Option(help="namespaces, landlock, or plain: time and size limits only.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://HOST:PORT, instead of this machine.")
+    ] = None,
 ) -> None:
     """Grade a class in the sandbox, into nbgrader's gradebook. Only what has changed is run.
 
@@ -143,7 +182,7 @@ def grade(
         with grading_progress(console, f"Grading {assignment}") as settled:
             result = grade_assignment(
                 folder, assignment, jobs=jobs, students=student, force=force, limits=_limits(folder, limit),
-                jail=_jail(jail), on_progress=settled,
+                jail=_jail(jail), cluster=cluster, on_progress=settled,
             )  # fmt: skip
         show_class(folder, assignment, result.records, console)
 
@@ -159,6 +198,29 @@ def report(
     """
     with grading_tools():
         show_class(folder, assignment, None, Console())
+
+
+def export(
+    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    folder: Course = Path(),
+    form: Annotated[
+        str, typer.Option("--format", "-f", help="csv, long (a row per question), canvas, moodle or moodle-worksheet.")
+    ] = "csv",
+    template: Annotated[
+        Path | None, typer.Option(help="What Canvas or Moodle gave out; it is read, and a filled copy is written.")
+    ] = None,
+    column: Annotated[
+        str, typer.Option(help="Canvas: the column's title, where it is not the assignment's name.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write.", show_default="exports/ in the course")
+    ] = None,
+) -> None:
+    """Write grades for a spreadsheet, Canvas or Moodle. Students are matched by ids and addresses, never by names."""
+    with grading_tools():
+        from autograder.exports import command
+
+        command.export(folder, assignment, form, template, output, column, Console())
 
 
 def demo(
