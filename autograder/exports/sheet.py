@@ -80,7 +80,9 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def _parsed(text: str, separator: str) -> tuple[list[list[str]], list[str]]:
-    field = re.compile(rf'(\ufeff?"(?:[^"]|"")*"|[^{re.escape(separator)}\r\n]*)({re.escape(separator)}|\r\n|\n|\r|\Z)')
+    field = re.compile(
+        rf'(\ufeff?"(?:[^"]|"")*"|(?!")[^{re.escape(separator)}\r\n]*)({re.escape(separator)}|\r\n|\n|\r|\Z)'
+    )
     rows: list[list[str]] = []
     ends: list[str] = []
     row: list[str] = []
@@ -89,7 +91,8 @@ def _parsed(text: str, separator: str) -> tuple[list[list[str]], list[str]]:
         found = field.match(text, at)
         if found is None:
             raise GradingError(
-                f"row {len(rows) + 1} of the CSV file has text after a closing quote: {text[at : at + 40]!r}"
+                f"row {len(rows) + 1} of the CSV file has a quote that does not close where it should: "
+                f"{text[at : at + 40]!r}"
             )
         row.append(found[1])
         at = found.end()
