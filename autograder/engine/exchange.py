@@ -176,6 +176,7 @@ class Exchange:
         poll = select.poll()
         for descriptor in (self.member.line.fileno(), self.member.handle, *self.pipes.descriptors):
             poll.register(descriptor, select.POLLIN)
+        poll.register(self.wire.fileno(), select.POLLIN)
         while True:
             now = time.monotonic()
             if now >= self.deadline and not self._give_notice():
@@ -184,6 +185,8 @@ class Exchange:
             ready = {descriptor for descriptor, _ in poll.poll(wait * 1000 + 1)}
             for descriptor in ready & self.pipes.descriptors.keys():
                 self._relay_text(descriptor)
+            if self.wire.fileno() in ready:
+                self._pass_on()
             if self.member.line.fileno() in ready and (reply := self._take_frames()):
                 return self._ending(reply)
             elif self.member.handle in ready:
@@ -191,12 +194,23 @@ class Exchange:
             if self._memory_above_limit():
                 return self._stopped("out of memory", "memory_bytes")
 
+    def _pass_on(self) -> None:
+        """Hand the member what the grader answers to its questions, or asks it in the middle of its work."""
+        try:
+            frames = self.wire.receive_ready()
+        except HungUp:
+            raise SystemExit from None  # the grader is gone, not the member
+        for frame in frames:
+            self.member.line.send(frame.header, frame.body, deadline=self.deadline)
+
     def _take_frames(self) -> Frame | None:
         for frame in self.member.line.receive_ready():
             if frame.header.get("say") == "done":
                 return frame
             if frame.header.get("say") == "cut":
                 self._cut = True
+            elif frame.header.get("say") in ("back", "called"):
+                self.wire.send({"say": frame.header["say"]}, frame.body)
             elif frame.header.get("say") == "output":
                 if frame.header.get("clear") is True:
                     self.sent = 0
@@ -214,7 +228,7 @@ class Exchange:
         message = str(reply.header.get("message", ""))[:4000]
         if self._interrupted:
             return Ending(True, "timeout", self._late())
-        if self._cut and status == "ok" and self.interrupt:
+        if self._cut and status == "ok" and self.interrupt and not reply.body:
             return Ending(True, "output limit", self._cut_message(), limit="output_bytes")
         limit = reply.header.get("limit")
         known = limit if isinstance(limit, str) and limit in hits.LIMITS else ""

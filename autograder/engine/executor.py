@@ -25,9 +25,25 @@ from autograder.engine.shell import Shell
 from autograder.jail import hits, seccomp
 
 Handler = Callable[[dict[str, Any], dict[str, Any], bytes], bytes]
+Asked = Callable[[dict[str, Any], "Talk", bytes], bytes]
 
 THREADS = "threads of the notebook are running"
 _MESSAGE_CHARACTERS = 2000
+
+
+class Talk:
+    """What a handler of :meth:`Runner.ask` has to speak with the grader, also from within later cells.
+
+    ``answer``: set by the handler, for questions that the grader asks while this process waits for a reply.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.answer: Callable[[bytes], bytes] = lambda payload: b""
+
+    def back(self, payload: bytes) -> bytes:
+        """Ask the grader in the middle of a cell or a call, and wait for its reply."""
+        return self._executor.back(payload, self.answer)
 
 
 class Executor:
@@ -38,6 +54,7 @@ class Executor:
         self._codes: dict[int, int | None] = {}  # of the processes forked from here
         self._handler: tuple[Handler, dict[str, Any]] | None = None
         self._budget = self._left = 0
+        self._talk = Talk(self)
         self._line: Wire
         self._pid = os.getpid()
 
@@ -187,6 +204,43 @@ class Executor:
             {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit},
             reply if status == "ok" else b"",
         )
+
+    def _do_ask(self, frame: Frame) -> None:
+        """A question to this very process, whose state the answer may change."""
+        self._begin(frame)
+        status: Status
+        reply, limit = b"", ""
+        try:
+            name = frame.header["handler"]
+            handler: Any = self.handlers.get(name) or resolve(name)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            reply = handler(self.shell.user_ns, self._talk, frame.body)
+            self.shell.stage.flush()
+            status, message = "ok", ""
+        except BaseException as error:
+            status, message, limit = _verdict(error)
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._end_copy()
+        head = {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit}
+        self._line.send(head, reply if status == "ok" else b"")
+
+    def back(self, payload: bytes, answer: Callable[[bytes], bytes]) -> bytes:
+        """See :meth:`Talk.back`."""
+        self.shell.stage.flush()
+        self._line.send({"say": "back"}, payload)
+        while True:
+            frame = self._line.receive()
+            if frame.header["do"] != "callback":
+                return frame.body
+            reply = answer(frame.body)
+            self.shell.stage.flush()
+            self._line.send({"say": "called"}, reply)
+
+    def _do_reply(self, frame: Frame) -> None:
+        """A reply that came after what asked for it was stopped."""
+
+    _do_callback = _do_reply
 
     def _do_exit(self, frame: Frame) -> None:
         os._exit(0)

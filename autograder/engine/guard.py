@@ -48,12 +48,13 @@ class Guard:
         """Answer the grader until it hangs up."""
         self._left = _NOTEBOOK_OUTPUTS * self.limits.output_bytes
         answers: dict[Any, Callable[[Frame], None]] = {
-            "cell": self._cell, "session": self._open, "call": self._call, "close": self._close,
+            "cell": self._cell, "session": self._open, "call": self._call, "close": self._close, "ask": self._ask,
         }  # fmt: skip
         while True:
             self.pipes.wait_for(self.wire)
-            frame = self.wire.receive()
-            answers[frame.header["do"]](frame)
+            for frame in self.wire.receive_ready():
+                if frame.header["do"] in answers:  # a late reply to a question of a process that is gone is none
+                    answers[frame.header["do"]](frame)
             processes.reap()
 
     def _cell(self, frame: Frame) -> None:
@@ -61,9 +62,8 @@ class Guard:
         if self.live is None:
             self._done("crashed", "the notebook's process had ended in an earlier cell", kept=False)
             return
-        before = self.live
-        trial = self._fork(before) if frame.header["checkpoint"] else None
-        self.spare, self.live = (before, trial) if trial else (None, before)
+        self._release_spare()
+        self._try_out(frame.header["checkpoint"])
         budget = min(self.limits.output_bytes, self._left)
         exchange = self._exchange(self.live, deadline, budget, interrupt=True)
         ending = exchange.run({"do": "cell", "budget": budget}, frame.body)
@@ -73,6 +73,27 @@ class Guard:
         else:
             ending = self._restore(ending)
         self._done(ending.status, ending.message, kept=ending.alive, limit=ending.limit)
+
+    def _ask(self, frame: Frame) -> None:
+        """A question to the live process; a restore point stays until a later question or cell makes another."""
+        if self.live is None:
+            self._done("crashed", "the notebook's process had ended in an earlier cell", kept=False)
+            return
+        if frame.header["checkpoint"]:
+            self._release_spare()
+            self._try_out(True)
+        deadline = time.monotonic() + frame.header["seconds"]
+        exchange = self._exchange(self.live, deadline, _CALL_OUTPUT, interrupt=True)
+        ending = exchange.run({"do": "ask", "handler": frame.header["handler"], "budget": _CALL_OUTPUT}, frame.body)
+        if not ending.alive:
+            ending = self._restore(ending)
+        self._done(ending.status, ending.message, kept=ending.alive, body=ending.payload, limit=ending.limit)
+
+    def _try_out(self, checkpoint: bool) -> None:
+        """Go on in a copy of the live process, which stays behind as the restore point."""
+        before = self.live
+        trial = self._fork(before) if checkpoint and before else None
+        self.spare, self.live = (before, trial) if trial else (None, before)
 
     def _exchange(self, member: Member, deadline: float, budget: int, *, interrupt: bool) -> Exchange:
         return Exchange(member, self.wire, self.pipes, self.limits, deadline, budget, interrupt)

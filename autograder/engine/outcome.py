@@ -59,7 +59,8 @@ class CellOutcome:
 @dataclass(frozen=True)
 class SessionReply:
     """How one call of a session's handler went. ``payload`` is empty unless ``status`` is ``ok``; ``output`` is what
-    the call printed, cut at 64 KiB; ``limit`` is the name of the limit that was hit, "" when none was."""
+    the call printed, cut at 64 KiB; ``limit`` is the name of the limit that was hit, "" when none was; ``outputs`` is
+    what an answer of :meth:`Runner.ask` displayed."""
 
     status: Status
     payload: bytes = b""
@@ -67,6 +68,7 @@ class SessionReply:
     message: str = ""
     output: str = ""
     limit: str = ""
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire
@@ -19,6 +19,7 @@ from autograder.jail import JailMode, Limits, hits
 READY_SECONDS = 60.0
 _PATIENCE = 15.0  # seconds that the grader waits after the guard's own deadline
 _CALL_OUTPUT = 64 * 2**10
+Back = Callable[[bytes], bytes]
 
 
 class Jailed:
@@ -80,6 +81,7 @@ class Runner(Jailed):
         self._ends = time.monotonic() + limits.notebook_seconds
         self._sessions = 0
         self._state_lost = False
+        self._outputs, self._deadline = OutputList(0), 0.0  # of the question that is being answered
 
     def __enter__(self) -> Runner:
         return self
@@ -92,9 +94,12 @@ class Runner(Jailed):
         """Whether cells can still be run."""
         return not self._why and not self._state_lost
 
-    def run_cell(self, source: str, *, seconds: float | None = None, checkpoint: bool = False) -> CellOutcome:
+    def run_cell(
+        self, source: str, *, seconds: float | None = None, checkpoint: bool = False, back: Back | None = None
+    ) -> CellOutcome:
         """Run one cell. ``seconds``: its wall time (default: the limits'). ``checkpoint``: fork before it, so that a
-        crash, a kill, a lack of memory or a timeout that ignores the interrupt costs this cell and nothing else."""
+        crash, a kill, a lack of memory or a timeout that ignores the interrupt costs this cell and nothing else.
+        ``back``: answers what the process asks in the middle of the cell (:class:`Talk`)."""
         wanted = self.limits.cell_seconds if seconds is None else seconds
         granted, why = self._grant(wanted)
         if why:
@@ -107,6 +112,7 @@ class Runner(Jailed):
             source.encode("utf-8", "replace"),
             granted,
             outputs,
+            back,
         )
         seconds_used = time.monotonic() - start
         if isinstance(reply, str):
@@ -116,6 +122,34 @@ class Runner(Jailed):
         self._state_lost = reply.header.get("live") is not True
         kept = reply.header.get("kept") is True
         return CellOutcome(status, tuple(outputs.items), seconds_used, message, kept, limit)
+
+    def ask(
+        self, handler: str, payload: bytes, *, seconds: float, checkpoint: bool = False, back: Back | None = None
+    ) -> SessionReply:
+        """Ask the live process itself: ``handler(user_namespace, talk, payload) -> bytes``; what that changes stays.
+        ``checkpoint``: fork before it; the restore point holds for the questions that follow, too."""
+        granted, why = self._grant(seconds)
+        if why:
+            status, limit = self._not_asked()
+            return SessionReply(status, message=why, limit=limit)
+        outputs = OutputList(_CALL_OUTPUT)
+        start = time.monotonic()
+        header = {"do": "ask", "handler": handler, "seconds": granted, "checkpoint": checkpoint}
+        reply = self._ask(header, payload, granted, outputs, back)
+        used = time.monotonic() - start
+        if isinstance(reply, str):
+            return SessionReply("crashed", b"", used, reply, outputs=tuple(outputs.items))
+        status, message, limit = self._verdict(reply, "notebook_seconds" if granted < seconds else "cell_seconds")
+        self._state_lost = reply.header.get("live") is not True
+        body = reply.body if status == "ok" else b""
+        return SessionReply(status, body, used, message, limit=limit, outputs=tuple(outputs.items))
+
+    def callback(self, payload: bytes, back: Back | None = None) -> bytes:
+        """Ask a process that waits for the reply to a question of its own. Raises :class:`HungUp`,
+        :class:`DeadlineError` or :class:`ProtocolError`, which end what runs there."""
+        outputs, deadline = self._outputs, self._deadline
+        self._wire.send({"do": "callback"}, payload, deadline=deadline)
+        return self._listen("called", deadline, outputs, back).body
 
     def session(self, handler: str, argument: dict[str, Any], seconds: float = 5.0) -> Session:
         """Fork the state of this moment into a process that answers calls with ``handler``, "package.module:function":
@@ -176,18 +210,30 @@ class Runner(Jailed):
             text = f"stopped: {hits.exceeded(known, self.limits)} ({text})"
         return status, text, known
 
-    def _ask(self, header: dict[str, Any], body: bytes, seconds: float, outputs: OutputList) -> Frame | str:
+    def _listen(self, wanted: str, deadline: float, outputs: OutputList, back: Back | None) -> Frame:
+        """The frame that says ``wanted``; outputs before it are collected, questions answered."""
+        while True:
+            frame = self._wire.receive(deadline)
+            said = frame.header.get("say")
+            if said == wanted:
+                return frame
+            if said in ("refused", "done"):
+                raise ProtocolError(str(frame.header.get("message"))[:2000])
+            if said == "back":
+                reply = back(frame.body) if back else b""
+                self._wire.send({"do": "reply"}, reply, deadline=deadline)
+            elif said == "output":
+                outputs.add(frame.body)
+
+    def _ask(
+        self, header: dict[str, Any], body: bytes, seconds: float, outputs: OutputList, back: Back | None = None
+    ) -> Frame | str:
         """The guard's final answer, or the reason why there will never be one again."""
         deadline = time.monotonic() + seconds + _PATIENCE
+        self._outputs, self._deadline = outputs, deadline
         try:
             self._wire.send(header, body, deadline=deadline)
-            while True:
-                frame = self._wire.receive(deadline)
-                if frame.header.get("say") == "done":
-                    return frame
-                if frame.header.get("say") == "refused":
-                    raise ProtocolError(str(frame.header.get("message"))[:2000])
-                outputs.add(frame.body)
+            return self._listen("done", deadline, outputs, back)
         except DeadlineError:
             why = f"stopped: no answer {_PATIENCE:g} s after the time limit"
         except HungUp:
