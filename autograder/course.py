@@ -41,6 +41,9 @@ c.CourseDirectory.db_url = f"sqlite:///{HERE / 'gradebook.db'}"
 # nbgrader's own list, in which the stub names its exercise and a prediction keeps its text.
 c.GenerateAssignment.preprocessors = list(GENERATE)
 
+# Feedback pages without hidden tests and without a script, from formgrader's buttons too.
+c.GenerateFeedback.exporter_class = "autograder.reports.nbgrader_feedback.FeedbackExporter"
+
 # Kernels inherit these: where the hidden exams lie, and one thread for each, or kernels side by side are slow.
 os.environ["FOURBIT_EXAMS"] = str(HERE / "exams")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -41,15 +41,17 @@ def limit_name(limit: str) -> str:
 
 
 def needs_a_look(rows: Sequence[Row], items: Sequence[Item]) -> list[Look]:
-    """Return the submissions with at least one reason, those with an outcome other than "graded" first."""
+    """Return the submissions with at least one reason, those with an outcome other than "graded" first.
+
+    Answers that wait for points by hand are no reason: formgrader lists them, and in many courses everybody has some.
+    """
     usual = {(item.notebook, item.name): item.modes[0][0] for item in items if item.modes}
     found = [Look(row, tuple(_reasons(row, usual))) for row in rows]
     return sorted((look for look in found if look.reasons), key=_gravity)
 
 
-def _gravity(look: Look) -> tuple[bool, int, str]:
-    by_hand = all(reason.endswith("by hand") for reason in look.reasons)
-    return look.row.record.outcome == "graded", by_hand, look.row.student
+def _gravity(look: Look) -> tuple[bool, str]:
+    return look.row.record.outcome == "graded", look.row.student
 
 
 def _reasons(row: Row, usual: Mapping[tuple[str, str], str]) -> list[str]:
@@ -70,8 +72,6 @@ def _reasons(row: Row, usual: Mapping[tuple[str, str], str]) -> list[str]:
         reasons.append(f"judged inside its own process, unlike the class: {_listed(inside)}")
     if record.late is not None and record.late.note and not record.late.at:
         reasons.append(f"time of submission unknown: {record.late.note}")
-    if waiting := row.waiting():
-        reasons.append(f"{waiting} to grade by hand")
     return reasons
 
 

@@ -23,8 +23,8 @@ def histogram(scores: Sequence[float], most: float, marks: Spread) -> str:
         for share, label in lines:
             axes.axvline(share, color=COLORS["vermilion"], linewidth=1.2, dashes=(3, 2))
             axes.annotate(
-                f" {label}", (share, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", ha="right",
-                color=COLORS["vermilion"], fontsize=8,
+                label, (share, 1), (-3, -3), ("data", "axes fraction"), textcoords="offset points",
+                rotation=90, va="top", ha="right", color=COLORS["vermilion"], fontsize=8,
             )  # fmt: skip
         axes.set_xlabel("points")
         axes.set_ylabel("students")

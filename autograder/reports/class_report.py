@@ -135,6 +135,7 @@ def render(report: ClassReport, links: Any = lambda student: ()) -> str:
         jails=Counter(row.record.jail for row in report.graded if row.record.jail).most_common(),
         several=len({item.notebook for item in report.items}) > 1,
         waiting=sum(row.waiting() for row in report.graded),
+        waiters=sum(bool(row.waiting()) for row in report.graded),
         looks=report.looks[:MOST_LOOKS],
         links=links,
         number=number,

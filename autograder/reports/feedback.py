@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -17,8 +19,10 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from autograder.gradebook import Standing
-from autograder.journal import write_atomically
+from autograder.journal import journal_of, write_atomically
 from autograder.nbgrader_course import NbgraderCourse
+from autograder.regrade import Change
+from autograder.reports.attention import limit_name
 from autograder.reports.rows import Row
 from autograder.reports.wide import number
 from autograder.results import QuestionRecord
@@ -29,6 +33,22 @@ _WORDS = {
     "timeout": "Ran out of time", "crashed": "Crashed", "out of memory": "Ran out of memory",
     "missing": "Not answered", "tampered": "Did not run as it should", "manual": "Waits for a person",
 }  # fmt: skip
+
+
+# How a question was judged, so that everybody knows what a verdict is worth.
+_JUDGED = {
+    "exam": "Judged outside your program, on inputs that you have not seen.",
+    "isolated": "Judged outside your program, in a process of its own.",
+    "in process": "The test cell ran in the same process as your code.",
+    "by hand": "A person gives the points.",
+    "not run": "Nothing was run here.",
+}
+_CLOCKS = {
+    "receipt": "by the course's own clock",
+    "timestamp.txt": "by the time stamp that came with the submission",
+    "gradebook": "as the gradebook has it",
+    "": "",
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +70,15 @@ class Section:
     comment: Markup
 
     @property
+    def judged(self) -> str:
+        return _JUDGED.get(self.question.mode, self.question.mode)
+
+    @property
+    def limit(self) -> str:
+        """The limit that was hit, in words; "" for none."""
+        return limit_name(self.question.limit)
+
+    @property
     def points(self) -> str:
         waits = self.standing.needs_manual_grade and self.standing.manual_score is None
         return f"{'?' if waits else number(self.standing.score)} / {number(self.standing.max_score)}"
@@ -65,22 +94,34 @@ def write_feedback(course: NbgraderCourse, rows: Sequence[Row], notes_url: str =
         The paths written.
     """
     written = []
+    histories: dict[str, dict[str, tuple[str, Change]]] = {}
     for row in rows:
-        folder = course.path("autograded", row.student, row.record.assignment)
-        target = course.path("feedback", row.student, row.record.assignment)
+        assignment = row.record.assignment
+        if assignment not in histories:
+            histories[assignment] = last_changes(course, assignment)
+        folder = course.path("autograded", row.student, assignment)
+        target = course.path("feedback", row.student, assignment)
         for name in dict.fromkeys(q.notebook for q in row.record.questions):
-            notebook = _read(folder / f"{name}.ipynb")
+            page = render(row, name, _read(folder / f"{name}.ipynb"), notes_url, histories[assignment].get(row.student))
             path = target / f"{name}.html"
-            write_atomically(path, render(row, name, notebook, notes_url).encode("utf-8"))
+            if _bytes(path) != (data := page.encode("utf-8")):  # to wait for the disk 3,000 times takes minutes
+                write_atomically(path, data)
             written.append(str(path))
     return written
 
 
-def render(row: Row, notebook_name: str, notebook: Mapping[str, Any], notes_url: str = "") -> str:
+def render(
+    row: Row,
+    notebook_name: str,
+    notebook: Mapping[str, Any],
+    notes_url: str = "",
+    regraded: tuple[str, Change] | None = None,
+) -> str:
     """Return one notebook's feedback as an HTML page.
 
     Args:
         notebook: the graded notebook as JSON; {} when there is none.
+        regraded: when the work was last graded again, and what that changed.
     """
     answers = _answers(notebook)
     questions = [q for q in row.record.questions if q.notebook == notebook_name]
@@ -93,7 +134,9 @@ def render(row: Row, notebook_name: str, notebook: Mapping[str, Any], notes_url:
         score=number(sum(s.standing.score for s in sections)),
         max_score=number(sum(s.standing.max_score for s in sections)),
         waiting=sum(s.standing.needs_manual_grade for s in sections),
+        late=_late(row),
         penalty=number(row.standing.late_penalty) if row.standing and row.standing.late_penalty else "",
+        regraded=regraded,
         link=lambda link: f"{notes_url.rstrip('/')}/{link.removeprefix('lecture_notes/')}" if notes_url else "",
         number=number,
     )
@@ -102,6 +145,46 @@ def render(row: Row, notebook_name: str, notebook: Mapping[str, Any], notes_url:
 def markdown(text: str) -> Markup:
     """Return Markdown as harmless HTML; raw HTML in it shows as text."""
     return Markup(safe_html(_markdown().render(text)))
+
+
+def _late(row: Row) -> str:
+    """Say when late work came in and by whose clock; "" for work in time."""
+    late = row.record.late
+    if late is None or (not late.seconds and not late.note):
+        return ""
+    told = []
+    if late.at and late.seconds:
+        told.append(f"Handed in {_ago(late.seconds)} after the due date, on {_time(late.at)} {_CLOCKS[late.source]}.")
+    return " ".join([*told, *([late.note] if late.note else [])])
+
+
+def _time(at: str) -> str:
+    """Return a time of the records (UTC, ISO 8601) for people."""
+    try:
+        return datetime.fromisoformat(at).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return at
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size:
+            count = seconds / size
+            return f"{count:.0f} {unit}{'' if round(count) == 1 else 's'}"
+    return "less than a minute"
+
+
+def last_changes(course: NbgraderCourse, assignment: str) -> dict[str, tuple[str, Change]]:
+    """Return each student's last regrade that changed points."""
+    history = journal_of(course.root, assignment).history()
+    return {change.student: (_time(at), change) for at, change in history if change.old != change.new}
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _section(row: Row, question: QuestionRecord, cells: Sequence[Mapping[str, Any]]) -> Section:
