@@ -114,9 +114,9 @@ class _Collecting:
                 continue
             whole = not claim.file and claim.layout != "by the pattern"
             apart = piece.origin if whole else ""
-            key = (piece.source, claim.layout, told.student, claim.at, claim.order, apart)
+            key = (piece.source, claim.layout, told.student, claim.handles[0], claim.at, claim.order, apart)
             group = self.groups.setdefault(key, _Group(told.student, told.how, claim, piece.origin))
-            group.accounts |= {value for kind, value in claim.handles if kind == "lms"}
+            group.accounts |= {value for kind, value in claim.handles if kind in ("lms", "participant")}
             for member in piece.members:
                 try:
                     group.members.append(replace(member, parts=file_parts(claim, member, self.names)))

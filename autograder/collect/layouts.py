@@ -23,7 +23,7 @@ from autograder.collect.times import parse_time
 
 EXCHANGE = "nbgrader's exchange"
 
-Kind = Literal["id", "lms", "email", "name"]
+Kind = Literal["id", "lms", "participant", "email", "name"]
 Handle = tuple[Kind, str]
 
 _EXCHANGE = re.compile(
@@ -33,7 +33,7 @@ _BLACKBOARD = re.compile(
     r"(?P<rest>.+?)_attempt_(?P<at>\d{4}(?:-\d\d){5})(?:_(?P<file>.+)|(?P<note>\.txt))?", re.DOTALL
 )
 _MOODLE = re.compile(
-    r"(?P<name>.+)_(?P<number>\d+)_assignsubmission_(?P<type>file|onlinetext)_?(?P<file>.*)", re.DOTALL
+    r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?P<type>file|onlinetext)_?(?P<file>.*)", re.DOTALL
 )
 _CANVAS_PAGE = re.compile(r"\w+_(?P<user>\d+)_(?:text|link)\.html")
 _CANVAS_HIDDEN = re.compile(r"(?:LATE_)?anon_\w+?_\d+_.+", re.DOTALL)
@@ -174,7 +174,7 @@ def _moodle(name: str, assignment: str, zone: tzinfo) -> tuple[Claim, ...]:
     if found is None:
         return ()
     problem = "it is text typed into Moodle, not a notebook" if found["type"] == "onlinetext" else ""
-    handles: list[Handle] = [("lms", found["number"]), ("name", found["name"])]
+    handles: list[Handle] = [("participant", found["number"]), ("name", found["name"])]
     if "-" in found["name"]:  # downloads of one group put its name before
         handles.append(("name", found["name"].split("-", 1)[1]))
     return (Claim("Moodle", tuple(handles), file=found["file"], problem=problem),)

@@ -32,7 +32,7 @@ def safe_parts(name: str) -> tuple[str, ...]:
     A backslash separates, as in archives that Windows programs write; "." and empty parts are dropped.
 
     Raises:
-        RefusedError: for a name that points elsewhere, or that not every file system could hold.
+        RefusedError: for a name that points elsewhere, or that no file system would hold.
     """
     if name.startswith(("/", "\\")) or _DRIVE.match(name):
         raise RefusedError("its path is absolute")
@@ -48,9 +48,17 @@ def safe_parts(name: str) -> tuple[str, ...]:
         raise RefusedError(f"it lies more than {MAX_PARTS} folders deep")
     if len(name.encode()) > _MAX_NAME or any(len(part.encode()) > _MAX_PART for part in parts):
         raise RefusedError(f"its name is too long (more than {_MAX_PART} bytes)")
+    return parts
+
+
+def check_portable(parts: tuple[str, ...]) -> None:
+    """Check that a file may be written under this name on every system.
+
+    Raises:
+        RefusedError: for the names of devices and of streams on Windows.
+    """
     if any(":" in part or _DEVICES.match(part) for part in parts):
         raise RefusedError("its name is that of a device or a stream on Windows")
-    return parts
 
 
 def is_junk(parts: tuple[str, ...]) -> bool:

@@ -24,10 +24,11 @@ from autograder.results import GradingError, plain
 # Columns that can hold the id under which nbgrader knows a student, the likeliest first, and how people call them.
 _IDS = ("id", "student_id", "student", "username", "sis login id", "id number", "sis user id", "sid", "identifier",
         "email", "email address")  # fmt: skip
-_NUMBERS = ("lms_user_id", "identifier", "participant", "github_username", "github_id", "username", "sis login id",
+_NUMBERS = ("lms_user_id", "github_username", "github_id", "username", "sis login id",
             "sid", "id number", "sis user id")  # fmt: skip
 _ADDRESSES = ("email", "email address", "e-mail")
 _FULL_NAMES = ("full name", "name", "student")
+_HOW = {"id": "id", "lms": "number or user name", "participant": "number", "email": "address", "name": "name"}
 _TIMES = ("last modified (submission)", "submitted at", "submission time", "timestamp")
 
 
@@ -98,7 +99,7 @@ class Roster:
         for kind, value in claim.handles:
             found = self.find(kind, value)
             if len(found) == 1:
-                how = {"id": "id", "lms": "number or user name", "email": "address", "name": "name"}[kind]
+                how = _HOW[kind]
                 return Told(next(iter(found)), how)
             if found:
                 listed = ", ".join(sorted(found)[:4])
@@ -199,9 +200,10 @@ def _student(row: Mapping[str, str], known: set[str], roster: Roster) -> str:
 
 def _handles(row: Mapping[str, str]) -> list[Handle]:
     handles: list[Handle] = []
-    for column in _NUMBERS:
-        value = row.get(column, "")
-        handles.append(("lms", re.sub(r"^participant\s*", "", value, flags=re.IGNORECASE)))
+    for column in ("identifier", "participant"):  # Moodle's number of a person in one assignment, not of its user
+        if found := re.fullmatch(r"(?:\w+\s+)?(\d+)", row.get(column, "")):
+            handles.append(("participant", found[1]))
+    handles += [("lms", row.get(column, "")) for column in _NUMBERS]
     handles += [("email", row.get(column, "")) for column in _ADDRESSES]
     names = [row.get(column, "") for column in _FULL_NAMES]
     first = row.get("first_name") or row.get("first name") or ""

@@ -106,15 +106,15 @@ class Sorter:
                 yield from self._container(source, listing, place.name)
             return
         member = list_file(place)
-        if self.pattern or not is_archive(place.name) or self._is_somebodys(place.name):
-            yield from self._child(source, place.name, (member,), "")
+        if not is_archive(place.name) or (self._is_somebodys(place.name) and not self.pattern):
+            yield from self._container(source, Listing((member,)), place.parent.name)
             return
         try:
             listing = self._open(place)
         except RefusedError as error:
             yield Left(place.name, f"{error}")
             return
-        if self._is_one_submission(listing):
+        if self._is_one_submission(listing) and not self.pattern:
             yield from self._child(source, place.name, (member,), "")
         else:
             yield from self._container(source, listing, place.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from autograder.nbgrader_course import NbgraderCourse
@@ -53,12 +54,19 @@ def course_zone(course: NbgraderCourse, name: str | None = None) -> tzinfo:
 
 def _parse_words(text: str) -> datetime | None:
     """Read what people and their systems write: "Friday, 20 November 2026, 11:59 PM", "2026-11-20 23:59:01 UTC"."""
-    from dateutil import parser, tz  # type: ignore[import-untyped]
+    from dateutil import parser  # type: ignore[import-untyped]
 
     if not re.search(r"\d", text) or len(text) > 100:
         return None
     try:
-        moment = parser.parse(text, tzinfos=lambda name, offset: tz.gettz(name) if name else None)
+        moment = parser.parse(text, tzinfos=_zone)
     except (ValueError, OverflowError, TypeError, ArithmeticError):
         return None
     return moment if isinstance(moment, datetime) else None
+
+
+def _zone(name: str | None, offset: int | None) -> Any:
+    """Return the zone that a time is written with: an offset in seconds, a name, or none."""
+    from dateutil import tz
+
+    return offset if offset is not None or not name else tz.gettz(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from autograder.collect.archives import MAX_ENTRIES, Member, Refusal, is_archive, list_tar, list_zip
-from autograder.collect.paths import RefusedError, is_junk, shown
+from autograder.collect.paths import RefusedError, check_portable, is_junk, shown
 from autograder.untrusted import SKIPPED_FOLDERS, Caps
 
 _NOTES = 20  # of one kind or another, for one attempt
@@ -172,6 +172,7 @@ def _read(members: Sequence[Member], caps: Caps, notes: list[str]) -> dict[str, 
             break
         limit = min(caps.notebook if member.name.endswith(".ipynb") else caps.file, caps.total - total)
         try:
+            check_portable(member.parts)
             data = member.read(limit)
         except RefusedError as error:
             notes.append(str(Refusal(member.name, str(error))))
