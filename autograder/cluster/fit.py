@@ -79,6 +79,6 @@ def differences(theirs: Mapping[str, str]) -> str:
 
 
 def missing(error: object) -> str:
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) or "ModuleNotFoundError" in str(error):
         return f"the grading tools are not installed there ({plain(error, 200)})"
     return f"it could not say what it has ({type(error).__name__}: {plain(error, 300)})"

@@ -49,7 +49,8 @@ def connect(
         raise GradingError(f"a cluster needs Dask, and there is no module {error.name!r} here: {INSTALL}") from None
     found = _scheduler_address(address)
     dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"})  # a submission may be large
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised or told here
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is raised or told here
     _knock(found)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other versions are refused below, in words
