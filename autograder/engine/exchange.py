@@ -16,6 +16,7 @@ from typing import Any
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, readable
 from autograder.engine.outcome import STATUSES, Status
 from autograder.jail import Limits, hits, processes
+from autograder.jail.watch import Watch
 
 _GRACE_SECONDS = 1.5
 _TICK_SECONDS = 0.25
@@ -144,6 +145,7 @@ class Exchange:
     """One request to ``member`` and the relay of its outputs to ``wire`` within ``budget`` bytes.
 
     ``deadline`` is a ``time.monotonic()`` value. ``interrupt``: a KeyboardInterrupt is tried first.
+    ``watch`` says when all processes together have taken too much.
     """
 
     member: Member
@@ -153,10 +155,10 @@ class Exchange:
     deadline: float
     budget: int
     interrupt: bool
+    watch: Watch
     sent: int = 0
     _cut: bool = False
     _interrupted: bool = False
-    _next_look: float = field(default_factory=lambda: time.monotonic() + _TICK_SECONDS)
     _start: float = field(default_factory=time.monotonic)
 
     def run(self, header: dict[str, Any], body: bytes) -> Ending:
@@ -188,11 +190,12 @@ class Exchange:
             if self.wire.fileno() in ready:
                 self._pass_on()
             if self.member.line.fileno() in ready and (reply := self._take_frames()):
-                return self._ending(reply)
+                over = self.watch.exceeded_at_the_end()
+                return self._stopped(over) if over else self._ending(reply)
             elif self.member.handle in ready:
                 raise HungUp
-            if self._memory_above_limit():
-                return self._stopped("out of memory", "memory_bytes")
+            if over := self.watch.exceeded():
+                return self._stopped(over)
 
     def _pass_on(self) -> None:
         """Hand the member what the grader answers to its questions, or asks it in the middle of its work."""
@@ -276,16 +279,9 @@ class Exchange:
         self.sent += len(data)
         self.wire.send({"say": "output"}, data)
 
-    def _stopped(self, status: Status, limit: str) -> Ending:
+    def _stopped(self, limit: str) -> Ending:
+        status: Status = "out of memory" if limit == "memory_bytes" else "crashed"
         return Ending(False, status, _stopped(limit, self.limits), cause=limit, limit=limit)
-
-    def _memory_above_limit(self) -> bool:
-        """Whether all processes of the jail together hold more than they may."""
-        now = time.monotonic()
-        if now < self._next_look:
-            return False
-        self._next_look = now + _TICK_SECONDS
-        return processes.hold_more_than(self.limits.memory_bytes)
 
 
 def _stopped(limit: str, limits: Limits) -> str:

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 from autograder.engine.exchange import Ending, Exchange, Member, Pipes
 from autograder.engine.executor import THREADS, Executor
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, pair, readable
-from autograder.jail import JailPolicy, Limits, confine, processes
+from autograder.jail import JailMode, JailPolicy, Limits, confine, processes
+from autograder.jail.watch import Watch
 
 _FORK_SECONDS = 20.0
 _NOTEBOOK_OUTPUTS = 8
@@ -38,6 +39,7 @@ class Guard:
 
     wire: Wire
     limits: Limits
+    mode: JailMode
     pipes: Pipes
     live: Member | None
     sessions: dict[int, _Session] = field(default_factory=dict)
@@ -96,7 +98,8 @@ class Guard:
         self.spare, self.live = (before, trial) if trial else (None, before)
 
     def _exchange(self, member: Member, deadline: float, budget: int, *, interrupt: bool) -> Exchange:
-        return Exchange(member, self.wire, self.pipes, self.limits, deadline, budget, interrupt)
+        watch = Watch(self.limits, self.mode, [m.pid for m in self._members()])
+        return Exchange(member, self.wire, self.pipes, self.limits, deadline, budget, interrupt, watch)
 
     def _release_spare(self) -> None:
         if self.spare is not None:
@@ -271,7 +274,7 @@ def run(wire: Wire, policy: JailPolicy, executor: Executor, guards: tuple[int, .
             wire.send({"say": "refused", "message": f"{live} {pipes.drain_text()}".strip()})
             os._exit(1)
         wire.send({"say": "ready"})
-        Guard(wire, policy.limits, pipes, live).serve()
+        Guard(wire, policy.limits, policy.mode, pipes, live).serve()
     except BaseException as error:
         with contextlib.suppress(BaseException):
             wire.send({"say": "refused", "message": f"{type(error).__name__}: {error}"}, deadline=time.monotonic() + 1)

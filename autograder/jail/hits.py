@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import fields
 
-from autograder.jail.limits import Limits
+from autograder.jail.limits import INODES, Limits
 
 _NUMBERS = {
     errno.ENOMEM: "memory_bytes",
@@ -47,7 +47,7 @@ def exceeded(limit: str, limits: Limits) -> str:
         "memory_bytes": f"used more than {in_bytes(limits.memory_bytes)} of memory",
         "processes": f"had more than {limits.processes} processes and threads at the same time",
         "open_files": f"had more than {limits.open_files} files open at the same time",
-        "disk_bytes": f"wrote more than {in_bytes(limits.disk_bytes)} to disk",
+        "disk_bytes": f"wrote more than {in_bytes(limits.disk_bytes)} or {INODES:,} files",
         "output_bytes": f"showed more than {in_bytes(limits.output_bytes)} of output",
     }
     return said[limit]

@@ -16,8 +16,9 @@ class Limits:
     ``cell_seconds``, ``notebook_seconds``: wall time of one cell and of the whole run. ``cpu_seconds``: CPU time of
     one process. ``memory_bytes``: private data of one process, and memory of all its processes together beyond what the
     preloaded image holds. ``processes``: processes and threads at the same time. ``open_files``: per process.
-    ``disk_bytes``: everything written to the work folder, /tmp and /dev/shm together (in landlock and plain mode:
-    the size of one file). ``output_bytes``: output kept of one cell; a notebook keeps eight times as much.
+    ``disk_bytes``: everything written to the work folder, /tmp and /dev/shm together (in landlock and plain mode
+    looked at a few times a second, and by the kernel for each file). ``output_bytes``: output kept of one cell; a
+    notebook keeps eight times as much.
     """
 
     cell_seconds: float = 60.0
@@ -37,7 +38,9 @@ class Limits:
 
 
 # The guard, its restore points and the session templates are processes too; they are not the student's.
-_OWN_PROCESSES = 24
+OWN_PROCESSES = 24
+# Files and folders in all that can be written.
+INODES = 32_768
 
 
 def apply(limits: Limits, *, alone: bool) -> None:
@@ -56,7 +59,7 @@ def apply(limits: Limits, *, alone: bool) -> None:
         resource.RLIMIT_DATA: _data_size() + limits.memory_bytes,
         # Shared mappings count only here; the generous factor leaves room for reserved but unused addresses.
         resource.RLIMIT_AS: _virtual_size() + 2 * limits.memory_bytes + 4 * 2**30,
-        resource.RLIMIT_NPROC: taken + limits.processes + _OWN_PROCESSES,
+        resource.RLIMIT_NPROC: taken + limits.processes + OWN_PROCESSES,
         resource.RLIMIT_NOFILE: limits.open_files,
         resource.RLIMIT_FSIZE: limits.disk_bytes,
         resource.RLIMIT_MEMLOCK: 2**20,

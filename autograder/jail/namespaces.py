@@ -12,10 +12,10 @@ import socket
 from pathlib import Path
 
 from autograder.jail import libc
+from autograder.jail.limits import INODES
 from autograder.jail.policy import DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS, JailPolicy
 
 _CAP_SYS_ADMIN = 21
-_INODES = 32_768
 # Above every range that systemd or a directory service assigns: no account has these ids.
 _FIRST_OWN_ID = 0x70000000
 
@@ -88,7 +88,7 @@ def _writable(policy: JailPolicy, owner: int) -> None:
     """One tmpfs holds all that can be written (/tmp, /dev/shm, the work folder), so that one size bounds it."""
     for folder in ("/new/tmp", "/new/dev"):
         os.mkdir(folder)
-    options = f"mode=1777,size={policy.limits.disk_bytes},nr_inodes={_INODES}"
+    options = f"mode=1777,size={policy.limits.disk_bytes},nr_inodes={INODES}"
     libc.mount("tmpfs", "/new/tmp", "tmpfs", libc.MS_NOSUID | libc.MS_NODEV, options)
     for name, place in ((".shm", "/dev/shm"), (".work", policy.work)):
         if place.startswith("/tmp/"):

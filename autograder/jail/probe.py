@@ -55,7 +55,7 @@ def _details(mode: JailMode, namespaces: str, landlocked: str, abi: int) -> tupl
     lines = {
         JailMode.NAMESPACES: "Submissions run in a private file system, process table and network.",
         JailMode.LANDLOCK: "Submissions run on this machine's file system, and see only Python, its libraries "
-        "and their own work folder. The size of what they write is limited per file only.",
+        "and their own work folder.",
         JailMode.PLAIN: "Only limits on time and size protect you here: a submission can read and change what you can. "
         "Grade unknown code elsewhere, or ask for this mode by name.",
     }

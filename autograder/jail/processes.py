@@ -98,9 +98,22 @@ def proportional_memory_of(pids: Collection[int]) -> int:
     return sum(_fields(f"/proc/{pid}/smaps_rollup", (b"Pss_Anon:", b"Pss_Shmem:")) or memory_of((pid,)) for pid in pids)
 
 
-def hold_more_than(limit: int) -> bool:
+def tasks_of(pids: Collection[int]) -> int:
+    """How many threads the processes have together."""
+    return sum(_tasks(pid) for pid in pids)
+
+
+def _tasks(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return 0
+    return int(text[text.rindex(b")") + 2 :].split()[17])
+
+
+def hold_more_than(limit: int, pids: Collection[int] | None = None) -> bool:
     """Whether the descendants of this process, a guard, together hold more than ``limit`` bytes of their own."""
-    pids = descendants(os.getpid())
+    pids = descendants(os.getpid()) if pids is None else pids
     limit += memory_of((os.getpid(),))  # the guard holds the image that they were forked from, nothing else
     return memory_of(pids) >= limit and proportional_memory_of(pids) > limit
 

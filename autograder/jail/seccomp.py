@@ -119,7 +119,6 @@ _CONDITIONS: dict[str, tuple[_If, ...]] = {
     "sched_setscheduler": (_If(1, "!=", 0),),
     "sched_setattr": _OTHERS,
     "sched_setaffinity": _OTHERS,
-    "setpriority": (_If(1, "!=", 0),),
     "ioprio_set": (_If(1, "!=", 0),),
 }
 
@@ -147,13 +146,13 @@ def install(*, private_root: bool) -> None:
 
 def shield(pids: Iterable[int]) -> None:
     """From here on this process and its descendants cannot signal ``pids``, their process groups, or everyone at
-    once."""
+    once, and have a say in their own priority only, which the guard may lower."""
     everyone = -1
     values = [everyone, *(value for pid in pids for value in (pid, -pid))]
     calls = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open")
     for start in range(0, len(values), 64):  # a jump of the filter reaches 255 instructions
         tests = tuple(_If(0, "==", value & 0xFFFFFFFF) for value in values[start : start + 64])
-        _load({}, dict.fromkeys(calls, tests))
+        _load({}, {**dict.fromkeys(calls, tests), "setpriority": (_If(1, "!=", 0),)})
 
 
 def _load(denied: dict[str, int], conditions: dict[str, tuple[_If, ...]]) -> None:
