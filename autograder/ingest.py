@@ -7,16 +7,16 @@ student put it. Deleted cells come back, edits of locked cells are undone, and e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from autograder.files import keep_files
 from autograder.matching import Matching, match_cells
+from autograder.notebook_files import Found, find_notebooks
 from autograder.results import plain
-from autograder.template import STUDENT_ROLES, NotebookTemplate, Template, TemplateCell
-from autograder.untrusted import Caps, RawSubmission, StudentCell, UnreadableError, parse_notebook
+from autograder.template import STUDENT_ROLES, NotebookTemplate, Template, TemplateCell, defined_names
+from autograder.untrusted import Caps, RawSubmission, StudentCell, StudentNotebook
 
 Origin = Literal["template", "student", "edited", "extra"]
 
@@ -77,17 +77,10 @@ class IngestedSubmission:
 def ingest(template: Template, raw: RawSubmission, caps: Caps | None = None) -> IngestedSubmission:
     """Rebuild every notebook of `template` from a submission; never raises for what the submission holds."""
     caps = caps or Caps()
-    parsed: dict[str, list[StudentCell] | UnreadableError] = {}
-    for name, data in raw.files.items():
-        if _is_notebook(name):
-            try:
-                parsed[name] = parse_notebook(data, caps)
-            except UnreadableError as error:
-                parsed[name] = error
-    chosen, notes = _choose(template, parsed)
-    notebooks = tuple(_ingest_one(nb, chosen.get(nb.name), parsed, caps) for nb in template.notebooks)
-    files, file_notes = keep_files(template.files, {n: d for n, d in raw.files.items() if not _is_notebook(n)})
-    return IngestedSubmission(notebooks, files, (*raw.notes, *notes, *file_notes))
+    found = find_notebooks(template, raw.files, caps)
+    notebooks = tuple(_ingest_one(notebook, found, caps) for notebook in template.notebooks)
+    files, file_notes = keep_files(template.files, found.others)
+    return IngestedSubmission(notebooks, files, (*raw.notes, *found.notes, *file_notes))
 
 
 def rebuild(template: NotebookTemplate, cells: Sequence[StudentCell], extra: int = 500) -> Ingested:
@@ -100,9 +93,10 @@ def rebuild(template: NotebookTemplate, cells: Sequence[StudentCell], extra: int
     rebuilt = _trimmed(added.get(-1, []), extra)
     last_prefix = max(template.prefix(), default=-1)
     untouched = not rebuilt
+    defined = frozenset[str]().union(*(defined_names(cell.source) for cell in cells if cell.kind == "code"))
     for position, cell in enumerate(template.cells):
-        theirs = matching.pairs.get(position)
-        rebuilt.append(_fill(cell, None if theirs is None else cells[theirs], notes))
+        filled = _fill(cell, _student_cell(cells, matching, position), defined, notes)
+        rebuilt.append(_with_own_cells(filled, added.get(position, []), notes))
         if position <= last_prefix:
             untouched = (
                 untouched and rebuilt[-1].origin == "template" and not (position in added and position < last_prefix)
@@ -112,77 +106,63 @@ def rebuild(template: NotebookTemplate, cells: Sequence[StudentCell], extra: int
     return Ingested(template.name, tuple(rebuilt), tuple(notes), prefix_untouched=untouched)
 
 
-def _ingest_one(
-    template: NotebookTemplate, file: str | None, parsed: Mapping[str, list[StudentCell] | UnreadableError], caps: Caps
-) -> Ingested:
-    found = parsed.get(file) if file is not None else None
-    if isinstance(found, list):
-        return rebuild(template, found, caps.extra_cells)
+def _ingest_one(template: NotebookTemplate, found: Found, caps: Caps) -> Ingested:
+    path = found.chosen.get(template.name)
+    theirs = found.parsed[path] if path is not None else None
+    if isinstance(theirs, StudentNotebook):
+        rebuilt = rebuild(template, theirs.cells, caps.extra_cells)
+        note = _other_language(template, theirs.language)
+        return replace(rebuilt, notes=(note, *rebuilt.notes)) if note else rebuilt
     empty = rebuild(template, [StudentCell(i, c.kind, c.release, c.grade_id) for i, c in enumerate(template.cells)])
-    problem = f"{template.name}.ipynb is not in the submission" if found is None else f"{plain(file, 200)}: {found}"
+    if theirs is not None:
+        return Ingested(template.name, empty.cells, (), f"{plain(path, 200)}: {theirs}")
+    said = found.missing.get(template.name)
+    problem = f"{template.name}.ipynb is not in the submission" + (f": {said}" if said else "")
     return Ingested(template.name, empty.cells, (), problem)
 
 
-def _is_notebook(name: str) -> bool:
-    return bool(re.search(r"\.ipynb(\.(txt|json))?$", name, re.IGNORECASE))
+def _other_language(template: NotebookTemplate, language: str) -> str:
+    """Say so when a notebook was written for another language than the assignment's."""
+    kernel = template.metadata.get("kernelspec", {})
+    wanted = str(kernel.get("language") or "python") if isinstance(kernel, Mapping) else "python"
+    if not language or language.casefold() == wanted.casefold() or language.casefold().startswith("ipython"):
+        return ""
+    return f"the notebook was saved for {language}; it is graded as {wanted}, which the assignment is in"
 
 
-def _choose(
-    template: Template, parsed: Mapping[str, list[StudentCell] | UnreadableError]
-) -> tuple[dict[str, str], list[str]]:
-    """Return which file is which notebook: by name, else by the one file that is clearly meant."""
-    chosen = {nb.name: f"{nb.name}.ipynb" for nb in template.notebooks if f"{nb.name}.ipynb" in parsed}
-    notes = []
-    for notebook in template.notebooks:
-        if notebook.name in chosen:
-            continue
-        spare = [name for name in parsed if name not in chosen.values()]
-        found = _meant(notebook, spare, parsed, alone=len(template.notebooks) == 1)
-        if len(found) == 1:
-            chosen[notebook.name] = found[0]
-            notes.append(f"{plain(found[0], 200)} was taken for {notebook.name}.ipynb, which it should be called")
-        elif spare:
-            names = ", ".join(plain(name, 80) for name in spare[:5])
-            notes.append(f"{notebook.name}.ipynb is missing; rename the right one of: {names}")
-    return chosen, notes
+def _student_cell(cells: Sequence[StudentCell], matching: Matching, position: int) -> StudentCell | None:
+    """Return what the student has in the place of a template cell: one cell, or several as one."""
+    several = [cells[theirs] for theirs in matching.joined.get(position, ())]
+    if not several:
+        return cells[matching.pairs[position]] if position in matching.pairs else None
+    pictures = {name: bundle for cell in several for name, bundle in cell.attachments.items()}
+    return replace(several[-1], source="\n\n".join(cell.source for cell in several), attachments=pictures)
 
 
-def _meant(
-    notebook: NotebookTemplate,
-    spare: Sequence[str],
-    parsed: Mapping[str, list[StudentCell] | UnreadableError],
-    alone: bool,
-) -> list[str]:
-    """Return the files that could be meant by `notebook`, judged by name, then by the cells they hold."""
-    wanted = _plain_name(notebook.name)
-    by_name = [name for name in spare if _plain_name(_stem(name)) == wanted]
-    if len(by_name) == 1:
-        return by_name
-    ids = {cell.grade_id for cell in notebook.cells if cell.grade_id}
-    held = {name: _held(parsed[name], ids) for name in by_name or spare}
-    most = max(held.values(), default=0)
-    if most:
-        return [name for name, count in held.items() if count == most]
-    return list(spare) if alone and len(spare) == 1 else []
+def _with_own_cells(filled: RebuiltCell, own: Sequence[RebuiltCell], notes: list[str]) -> RebuiltCell:
+    """Count a written answer as given when the student wrote into new cells below it, and left its own as it was."""
+    cell = filled.cell
+    if cell is None or cell.role != "manual" or filled.answered or not any(extra.kind == cell.kind for extra in own):
+        return filled
+    notes.append(
+        f"the answer cell {cell.grade_id!r} is as it was handed out, but own cells follow it: somebody should look"
+    )
+    return replace(filled, answered=True)
 
 
-def _held(cells: list[StudentCell] | UnreadableError, ids: set[str]) -> int:
-    return 0 if isinstance(cells, UnreadableError) else len(ids & {cell.grade_id for cell in cells})
+def _fill(cell: TemplateCell, theirs: StudentCell | None, defined: frozenset[str], notes: list[str]) -> RebuiltCell:
+    """Return one template cell with the student's text where it is theirs to write.
 
-
-def _stem(name: str) -> str:
-    return re.sub(r"\.ipynb(\.(txt|json))?$", "", name.rsplit("/", 1)[-1], flags=re.IGNORECASE)
-
-
-def _plain_name(name: str) -> str:
-    """Return a file name without what browsers, copies and hurried hands add to it."""
-    name = re.sub(r"\s*\(\d+\)$|[-_ ]copy\s*\d*$|^copy[-_ ]of[-_ ]", "", name.casefold())
-    return re.sub(r"[\W_]+", "", name)
-
-
-def _fill(cell: TemplateCell, theirs: StudentCell | None, notes: list[str]) -> RebuiltCell:
-    """Return one template cell with the student's text where it is theirs to write."""
+    Args:
+        defined: functions and classes that the student's notebook defines anywhere.
+    """
     if cell.role in STUDENT_ROLES:
+        wanted = defined_names(cell.release)
+        if theirs is None and wanted and wanted <= defined:
+            # What was handed out would take the place of the student's own function.
+            names = ", ".join(sorted(wanted))
+            notes.append(f"the answer cell {cell.grade_id!r} was deleted; {names} is defined in another cell")
+            return RebuiltCell(cell.kind, f"# {names}: defined in another cell", "student", cell, True)
         if theirs is None:
             notes.append(f"the answer cell {cell.grade_id!r} was deleted; it came back as it was handed out")
             return RebuiltCell(cell.kind, cell.release, "student", cell)
@@ -243,12 +223,16 @@ def _moved_up(template: NotebookTemplate, matching: Matching) -> set[int]:
 
 
 def _is_copy_of_template(template: NotebookTemplate, cell: StudentCell) -> bool:
-    """Whether an unmatched cell is a second copy of a test or locked cell: it would only run twice."""
-    return any(
-        cell.grade_id == ours.grade_id or cell.source.strip() == ours.release.strip()
-        for ours in template.cells
-        if ours.grade_id and ours.role not in STUDENT_ROLES and cell.kind == ours.kind
-    )
+    """Whether an unmatched cell is a second copy of what was handed out: a test that would only run twice, or an
+    answer cell that nobody wrote in, which would undo the answer.
+    """
+    for ours in template.cells:
+        if not ours.grade_id or cell.kind != ours.kind:
+            continue
+        same_text = cell.source.strip() == ours.release.strip()
+        if same_text or (cell.grade_id == ours.grade_id and ours.role not in STUDENT_ROLES):
+            return True
+    return False
 
 
 def _trimmed(cells: Iterable[RebuiltCell], room: int) -> list[RebuiltCell]:

@@ -1,7 +1,7 @@
 """Which cell of a student's notebook is which cell of the template.
 
-In order of trust: the grade id (the last copy counts), the cell id, the same text, and where all of that was
-lost (metadata stripped by another editor), the functions a cell defines and its place between its neighbours.
+In order of trust: the grade id (the last copy that was written in counts), the cell id, the same text, and where all of
+that was lost (metadata stripped by another editor), the functions a cell defines and its place between its neighbours.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ _COMPARED = 4_000
 
 @dataclass
 class Matching:
-    """Pairs of positions, template to student, with the reasons for the unusual ones."""
+    """Pairs of positions, template to student, with the reasons for the unusual ones.
+
+    Attributes:
+        joined: for a written answer that lies in several of the student's cells, all of them; its pair is the last.
+    """
 
     pairs: dict[int, int] = field(default_factory=dict)
+    joined: dict[int, tuple[int, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def student(self) -> dict[int, int]:
-        return {theirs: ours for ours, theirs in self.pairs.items()}
+        paired = {theirs: ours for ours, theirs in self.pairs.items()}
+        return paired | {theirs: ours for ours, several in self.joined.items() for theirs in several}
 
 
 def match_cells(template: NotebookTemplate, cells: Sequence[StudentCell]) -> Matching:
@@ -47,10 +53,14 @@ def _by_grade_id(template: NotebookTemplate, cells: Sequence[StudentCell], match
             copies.setdefault(cell.grade_id, []).append(position)
     for grade_id, found in copies.items():
         ours = places[grade_id]
-        matching.pairs[ours] = found[-1]
+        handed_out = template.cells[ours].release.strip()
+        written = [position for position in found if cells[position].source.strip() != handed_out]
+        if template.cells[ours].role not in STUDENT_ROLES:
+            written = []
+        matching.pairs[ours] = (written or found)[-1]
         if len(found) > 1 and template.cells[ours].role in STUDENT_ROLES:
             copies_told = f"cell {grade_id!r} is there {len(found)} times"
-            matching.notes.append(f"{copies_told}; the last copy counts, earlier ones run before it")
+            matching.notes.append(f"{copies_told}; the last one that was written in counts, others run where they are")
 
 
 def _by_cell_id(template: NotebookTemplate, cells: Sequence[StudentCell], matching: Matching) -> None:
@@ -114,13 +124,25 @@ def _by_likeness(template: NotebookTemplate, cells: Sequence[StudentCell], match
         open_cells = [
             p for p, c in enumerate(cells) if p not in taken and c.kind == cell.kind and c.grade_id not in known
         ]
-        found = _best(cell, cells, open_cells, _gap(ours, len(cells), matching))
+        gap = _gap(ours, len(cells), matching)
+        found = _best(cell, cells, open_cells, gap)
         if found is None:
+            _join(ours, cell, [position for position in open_cells if position in gap], matching)
             continue
         matching.pairs[ours] = found
         if cell.role in STUDENT_ROLES:
             lost = f"the answer to {cell.grade_id!r} had lost its grade id"
             matching.notes.append(f"{lost}; cell {found + 1} was taken for it")
+
+
+def _join(ours: int, cell: TemplateCell, inside: Sequence[int], matching: Matching) -> None:
+    """Take several cells for one written answer: some editors make a cell of each paragraph."""
+    if cell.role != "manual" or cell.kind != "markdown" or len(inside) < 2:
+        return
+    matching.pairs[ours] = inside[-1]
+    matching.joined[ours] = tuple(inside)
+    listed = ", ".join(str(position + 1) for position in inside[:10])
+    matching.notes.append(f"the answer to {cell.grade_id!r} had lost its grade id; cells {listed} were taken for it")
 
 
 def _best(cell: TemplateCell, cells: Sequence[StudentCell], open_cells: Sequence[int], gap: range) -> int | None:

@@ -16,6 +16,11 @@ from typing import Any
 
 from autograder.results import GradingError, plain
 
+_OTHER_KINDS = {
+    b"PK\x03\x04": "a zip archive", b"%PDF": "a PDF", b"\x1f\x8b": "a gzip archive", b"Rar!": "an archive",
+    b"7z\xbc\xaf": "an archive", b"\xd0\xcf\x11\xe0": "an Office document", b"\x89PNG": "a picture",
+    b"{\\rtf": "a text document",
+}  # fmt: skip
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 SKIPPED_FOLDERS = frozenset({"__pycache__", ".ipynb_checkpoints", "__MACOSX", "feedback"})
 
@@ -55,6 +60,14 @@ class StudentCell:
     attachments: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StudentNotebook:
+    """A student's notebook: its cells, and the language of the kernel that it says it was written for ("" = unsaid)."""
+
+    cells: tuple[StudentCell, ...]
+    language: str = ""
+
+
 class UnreadableError(GradingError):
     """A notebook that cannot be read; the message says where and why."""
 
@@ -87,20 +100,24 @@ def read_folder(folder: Path, caps: Caps | None = None) -> RawSubmission:
     return RawSubmission(files, tuple(notes))
 
 
-def parse_notebook(data: bytes, caps: Caps | None = None) -> list[StudentCell]:
-    """Return the cells of a student's notebook; formats 2, 3 and 4 are understood, outputs are not read.
+def read_notebook(data: bytes, caps: Caps | None = None) -> StudentNotebook:
+    """Return a student's notebook; formats 2, 3 and 4 are understood, outputs are not read.
 
     Raises:
         UnreadableError: when `data` is not a notebook, with the position of the trouble.
     """
     caps = caps or Caps()
+    for mark, kind in _OTHER_KINDS.items():
+        if data.startswith(mark):
+            raise UnreadableError(f"it is not a notebook but {kind}, whatever its name says; hand in the .ipynb file")
     tree = _load_json(_decode(data), caps.json_depth)
     if not isinstance(tree, dict):
         raise UnreadableError(f"it is JSON, but a {type(tree).__name__}, not a notebook")
     raw_cells = _raw_cells(tree)
     if len(raw_cells) > caps.cells:
         raise UnreadableError(f"it has {len(raw_cells):,} cells; at most {caps.cells:,} are read")
-    return [_cell(index, cell, caps) for index, cell in enumerate(raw_cells) if isinstance(cell, dict)]
+    cells = (_cell(index, cell, caps) for index, cell in enumerate(raw_cells) if isinstance(cell, dict))
+    return StudentNotebook(tuple(cells), _language(tree.get("metadata")))
 
 
 def _mode(path: Path) -> int:
@@ -155,7 +172,21 @@ def _decode(data: bytes) -> str:
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if data.startswith(mark):
             return data.decode(encoding, "replace")
+    # A notebook begins with an ASCII character; zeros beside it are UTF-16 that nothing marks.
+    if data[1:2] == b"\x00" or data[:1] == b"\x00":
+        return data.decode("utf-16-le" if data[1:2] == b"\x00" else "utf-16-be", "replace")
     return data.decode("utf-8", "replace")
+
+
+def _language(metadata: Any) -> str:
+    """Return the language that a notebook's metadata names, where that is a word."""
+    found = metadata if isinstance(metadata, dict) else {}
+    for part, name in (("kernelspec", "language"), ("language_info", "name")):
+        value = found.get(part)
+        word = value.get(name) if isinstance(value, dict) else None
+        if isinstance(word, str) and word.strip():
+            return plain(word.strip(), 40)
+    return ""
 
 
 def _load_json(text: str, depth: int) -> Any:
@@ -177,6 +208,8 @@ def _hint(text: str, error: json.JSONDecodeError) -> str:
         return " (this is a web page, not a notebook: download the .ipynb file itself)"
     if "<<<<<<< " in text:
         return " (there are merge conflict marks of git in it)"
+    if start.startswith("version https://git-lfs"):
+        return " (this is a pointer of git-lfs to the notebook: hand in the notebook itself)"
     if start.startswith(("#", "import ", "from ", "def ")):
         return " (this is a Python script, not a notebook)"
     if error.pos >= len(text.rstrip()) - 1 or "Unterminated" in error.msg:
@@ -239,7 +272,7 @@ def _text(value: Any) -> str:
         value = "".join(part for part in value if isinstance(part, str))
     if not isinstance(value, str):
         return ""
-    return value.replace("\r\n", "\n").encode("utf-8", "replace").decode("utf-8")
+    return value.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode("utf-8")
 
 
 def _cut(source: str, limit: int) -> str:

@@ -14,7 +14,7 @@ from autograder.files import keep_files
 from autograder.ingest import Ingested, ingest
 from autograder.results import GradingError
 from autograder.template import Template
-from autograder.untrusted import Caps, RawSubmission, UnreadableError, parse_notebook, read_folder
+from autograder.untrusted import Caps, RawSubmission, UnreadableError, read_folder, read_notebook
 from tests.plain_course import GOOD, cell_of, code, make_course, released
 
 
@@ -194,7 +194,7 @@ def deep() -> bytes:
 )
 def test_unreadable_notebooks_say_where_and_why(data: bytes, said: str, template: Template) -> None:
     with pytest.raises(UnreadableError) as error:
-        parse_notebook(data)
+        read_notebook(data)
     assert said in str(error.value).replace("maximum recursion depth", "nested")
     result = rebuilt(template, data)
     assert "ps1.ipynb" in result.problem
@@ -210,17 +210,22 @@ def test_odd_notebooks_are_read(template: Template) -> None:
             {"source": ["a", 5, "b"], "metadata": {"nbgrader": 1}},
         ]
     }
-    assert [c.source for c in parse_notebook(json.dumps(odd).encode())] == ["", "ab"]
+    assert [c.source for c in read_notebook(json.dumps(odd).encode()).cells] == ["", "ab"]
     surrogate = b'{"cells": [{"cell_type": "code", "source": "x = \'\\ud800\'"}]}'
-    parse_notebook(surrogate)[0].source.encode()
+    read_notebook(surrogate).cells[0].source.encode()
     text = json.dumps(released(template, GOOD))
     for data in (b"\xef\xbb\xbf" + text.encode(), text.encode("utf-16")):
         assert answers(rebuilt(template, data)) == GOOD
 
 
 @pytest.mark.parametrize(
-    "name", ["PS1.ipynb", "ps1 (1).ipynb", "ps1-Copy1.ipynb", "lab/ps1.ipynb", "my work.ipynb", "ps1.ipynb.txt"]
-)
+    "name",
+    [
+        "PS1.ipynb", "ps1 (1).ipynb", "ps1-Copy1.ipynb", "lab/ps1.ipynb", "my work.ipynb", "ps1.ipynb.txt",
+        "ps1-2.ipynb", "Copy of ps1.ipynb", "Copy of Copy of ps1 (3).ipynb", "Kopie von ps1.ipynb",
+        "ps1 - Copy (2).ipynb", "ps1.ipynb.json",
+    ],
+)  # fmt: skip
 def test_the_one_file_that_is_meant_is_taken_and_told(template: Template, name: str) -> None:
     data = json.dumps(released(template, GOOD)).encode()
     found = ingest(template, RawSubmission({name: data, "scratch.ipynb": b"{}"}))
@@ -229,8 +234,9 @@ def test_the_one_file_that_is_meant_is_taken_and_told(template: Template, name: 
 
 
 def test_two_candidates_are_not_guessed_between(template: Template) -> None:
-    data = json.dumps(released(template, GOOD)).encode()
-    found = ingest(template, RawSubmission({"one.ipynb": data, "two.ipynb": data}))
+    data, other = (json.dumps(released(template, answers)).encode() for answers in (GOOD, {**GOOD, "mean": "pass"}))
+    assert ingest(template, RawSubmission({"one.ipynb": data, "two.ipynb": data})).readable
+    found = ingest(template, RawSubmission({"one.ipynb": data, "two.ipynb": other}))
     assert not found.readable
     assert any("one.ipynb, two.ipynb" in note for note in found.notes)
 
@@ -285,3 +291,129 @@ def test_too_many_own_cells_are_cut(template: Template) -> None:
     result = rebuilt(template, notebook)
     assert sum(c.origin == "extra" for c in result.cells) == 500
     assert answers(result) == GOOD
+
+
+def test_a_split_answer_runs_whole(template: Template) -> None:
+    """JupyterLab gives both halves of a cell that is split the same grade id."""
+    notebook = released(template, GOOD)
+    whole = cell_of(notebook, "primes")
+    first, second = json.loads(json.dumps(whole)), json.loads(json.dumps(whole))
+    first["source"] = "def is_prime(k):\n    return all(k % d for d in range(2, k))"
+    second["source"] = "def primes(n):\n    return [k for k in range(2, n) if is_prime(k)]"
+    at = notebook["cells"].index(whole)
+    notebook["cells"][at : at + 1] = [first, second]
+    result = rebuilt(template, notebook)
+    assert answers(result)["primes"] == second["source"]
+    assert order(result).index(first["source"]) < order(result).index("primes")
+
+
+def test_an_empty_copy_does_not_undo_the_answer(template: Template) -> None:
+    notebook = released(template, GOOD)
+    stub = json.loads(json.dumps(cell_of(released(template), "mean")))
+    notebook["cells"].insert(5, stub)
+    notebook["cells"].append({**stub, "id": "pasted", "metadata": {}})
+    result = rebuilt(template, notebook)
+    assert answers(result) == GOOD
+    assert order(result) == in_order(template)
+
+
+def test_answers_merged_into_one_cell_lose_nothing(template: Template) -> None:
+    notebook = released(template, GOOD)
+    cell_of(notebook, "mean")["source"] += "\n\n" + GOOD["primes"]
+    notebook["cells"].remove(cell_of(notebook, "primes"))
+    result = rebuilt(template, notebook)
+    assert "NotImplementedError" not in answers(result)["primes"]
+    assert any("primes is defined in another cell" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("with_stub", [True, False])
+def test_a_written_answer_in_other_cells_is_found(template: Template, with_stub: bool) -> None:
+    """Some editors make a cell of each paragraph; some people write below the cell that waits for them."""
+    notebook = released(template, {**GOOD, "why": cell_of(released(template), "why")["source"]})
+    at = notebook["cells"].index(cell_of(notebook, "why"))
+    parts = ["Divisors come in pairs.", "One of a pair is at most the root."]
+    own = [{"cell_type": "markdown", "id": f"own-{i}", "metadata": {}, "source": part} for i, part in enumerate(parts)]
+    notebook["cells"][at + with_stub : at + 1] = own
+    result = rebuilt(template, notebook)
+    cell = next(c for c in result.cells if c.cell and c.cell.grade_id == "why")
+    assert cell.answered
+    assert all(any(part in c.source for c in result.cells) for part in parts)
+    assert result.notes
+
+
+def test_what_other_editors_do_to_a_notebook_costs_nothing(template: Template) -> None:
+    colab = released(template, GOOD)
+    colab["nbformat_minor"] = 0
+    colab["metadata"] |= {"colab": {"provenance": []}, "language_info": {"name": "python"}, "accelerator": "GPU"}
+    for position, cell in enumerate(colab["cells"]):
+        del cell["id"]
+        cell["metadata"] |= {"id": f"AbC{position}", "colab": {"base_uri": "https://localhost:8080/"}}
+        cell["source"] = cell["source"].splitlines(keepends=True)
+    code_editor = released(template, GOOD)
+    for position, cell in enumerate(code_editor["cells"]):
+        cell["id"] = f"{position:08x}"
+        cell["metadata"] |= {"vscode": {"languageId": "python"}}
+        cell["source"] = cell["source"].replace("\n", "\r\n").splitlines(keepends=True)
+    deepnote = released(template, GOOD)
+    for position, cell in enumerate(deepnote["cells"]):
+        del cell["id"]
+        cell["metadata"] = {
+            "cell_id": f"{position:032x}",
+            "deepnote_cell_type": cell["cell_type"],
+            "source_hash": "1a2b",
+        }
+    for notebook in (colab, code_editor, deepnote):
+        result = rebuilt(template, notebook)
+        assert answers(result) == GOOD
+        assert order(result) == in_order(template)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends_cost_nothing(template: Template, encoding: str, ends: str) -> None:
+    notebook = json.dumps(released(template, GOOD), indent=1).replace("\n", ends).replace("\\n", json.dumps(ends)[1:-1])
+    assert answers(rebuilt(template, notebook.encode(encoding))) == GOOD
+
+
+def test_another_language_is_told_and_graded_as_the_assignment_s(template: Template) -> None:
+    notebook = released(template, GOOD)
+    notebook["metadata"] = {"kernelspec": {"name": "ir", "language": "R"}, "language_info": {"name": "R"}}
+    result = rebuilt(template, notebook)
+    assert answers(result) == GOOD
+    assert "saved for R" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"PK\x03\x04...", "a zip archive"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "pointer of git-lfs"),
+    ],
+)
+def test_what_is_only_called_a_notebook_is_named(template: Template, data: bytes, said: str) -> None:
+    assert said in rebuilt(template, data).problem
+
+
+def test_an_export_instead_of_the_notebook_is_named(template: Template) -> None:
+    found = ingest(template, RawSubmission({"ps1 (1).html": b"<html>", "notes.txt": b"hello"}))
+    assert not found.readable
+    assert "ps1 (1).html is a web page made from it" in found.notebooks[0].problem
+
+
+@pytest.mark.parametrize("name", ["ps1.json", "ps1.txt", "ps1"])
+def test_a_notebook_whose_ending_got_lost_is_taken(template: Template, name: str) -> None:
+    data = json.dumps(released(template, GOOD)).encode()
+    found = ingest(template, RawSubmission({name: data, "data.json": b'{"cells": 3}'}))
+    assert answers(found.notebooks[0]) == GOOD
+    assert "data.json" in found.files
+    assert name not in found.files
+
+
+def test_files_beside_a_notebook_in_a_folder_stay_beside_it(template: Template) -> None:
+    data = json.dumps(released(template, GOOD)).encode()
+    found = ingest(template, RawSubmission({"work/ps1.ipynb": data, "work/mine/a.csv": b"1", "b.csv": b"2"}))
+    assert {name: data for name, data in found.files.items() if name not in template.files} == {
+        "mine/a.csv": b"1",
+        "b.csv": b"2",
+    }
