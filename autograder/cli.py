@@ -147,7 +147,7 @@ def collect(
     new_students: Annotated[bool, typer.Option("--new-students", help="Take ids that nobody has listed.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
-    """Sort downloads into submitted/: of everybody the last attempt on time. Every attempt is kept, nothing overwritten."""
+    """Sort downloads into submitted/: the last attempt on time counts, every attempt is kept, nothing is lost."""
     with grading_tools():
         from autograder.collect.command import run
         from autograder.collect.records import Options
