@@ -1,8 +1,9 @@
 """Running a rebuilt notebook and finding out what each of its graded cells earns.
 
 A Fourbit question is examined by data: the hidden inputs go to the student's process, the replies come back as
-bytes, and the judging happens here, outside. A plain nbgrader test cell runs in the student's process, which
-its record says. With restore points, what a student's cell breaks costs its own question.
+bytes, and the judging happens here, outside. A plain nbgrader test cell runs in a process of its own (see
+`autograder.plain`), or where that cannot be in the student's, which its record says. With restore points, what a
+student's cell breaks costs its own question.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from autograder.template import NotebookTemplate, TemplateCell
 
 if TYPE_CHECKING:  # imports torch, which a course of plain test cells does without
     from autograder import exams
+    from autograder.plain.court import Court
 
 _STOPS: dict[str, Status] = {"timeout": "timeout", "crashed": "crashed", "out of memory": "out of memory"}
 # The handler stops a call at the exam's limit and says so; the engine stops a handler that cannot.
@@ -51,6 +53,7 @@ class _Run:
     runner: Runner
     exam: exams.Pack | None
     restore_points: bool
+    court: Court | None = None
     outcomes: dict[int, CellOutcome] = field(default_factory=dict)
     outputs: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     verdicts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
@@ -64,17 +67,19 @@ def examine(
     prefix: Mapping[int, CellOutcome] | None = None,
     *,
     restore_points: bool = True,
+    court: Court | None = None,
 ) -> Examined:
     """Run `ingested` in `runner` and judge it; never raises for what the student wrote.
 
     Args:
         exam: the hidden exam of this lab, or None in a course of plain test cells.
         prefix: outcomes of cells that the runner's state already includes, by position in the template.
+        court: runs the plain test cells that can leave the student's process; without one, none does.
         restore_points: whether to fork before each cell of the student's, so that a cell that ends its process leaves
             the state before it.
     """
     started = time.monotonic()
-    run = _Run(runner, exam, restore_points)
+    run = _Run(runner, exam, restore_points, court)
     place = -1
     for position, cell in enumerate(ingested.cells):
         place += cell.cell is not None
@@ -82,7 +87,7 @@ def examine(
             run.outcomes[position] = prefix[place]
             run.outputs[position] = prefix[place].outputs
         elif cell.cell is not None and cell.cell.role in ("test", "manual", "task"):
-            run.questions.append(_question(run, ingested, position, cell.cell))
+            run.questions.append(_question(run, ingested, position, cell.cell, place))
         elif cell.runs:
             _execute(run, position, cell)
     seconds = time.monotonic() - started
@@ -118,13 +123,15 @@ def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
     return outcome
 
 
-def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell) -> QuestionRecord:
+def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell, place: int) -> QuestionRecord:
     answers = _answers(ingested.cells, position, cell)
     exercise = check_name(cell)
     if cell.role != "test":
         question = _by_hand(run, ingested, position, cell)
     elif exercise and run.exam is not None:
         question = _by_data(run, ingested.name, position, cell, exercise)
+    elif run.court is not None and run.court.plan.isolates(place):
+        question = _isolated(run, ingested.name, position, cell, place)
     else:
         question = _in_process(run, ingested.name, position, cell)
     return _explained(run, question, ingested.cells, answers, title_of(cell))
@@ -163,6 +170,18 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
         time.monotonic() - started,
         position + 1,
     )
+
+
+def _isolated(run: _Run, notebook: str, position: int, cell: TemplateCell, place: int) -> QuestionRecord:
+    """Run a plain test cell in a process that no line of the student's has entered."""
+    assert run.court is not None
+    trial = run.court.judge(place, cell.source)
+    score = score_cell(trial.outcome, cell.points, ran=True, has_value=probe(cell.source).has_value)
+    if trial.refused and score.points < cell.points:
+        score = replace(score, message="; ".join(filter(None, (score.message, plain(trial.refused)))))
+    run.outcomes[position] = trial.outcome
+    run.outputs[position] = trial.outcome.outputs
+    return _record(notebook, position, cell, score, "isolated", trial.outcome.seconds)
 
 
 def _in_process(run: _Run, notebook: str, position: int, cell: TemplateCell) -> QuestionRecord:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatch
@@ -138,19 +139,21 @@ def load_template(course: NbgraderCourse, assignment: str) -> Template:
 def _notebook(course: NbgraderCourse, path: Path) -> NotebookTemplate:
     from nbformat import read
     from nbgrader.nbgraderformat import MetadataValidator
-    from nbgrader.preprocessors import CheckCellMetadata
+    from nbgrader.preprocessors import CheckCellMetadata, ClearSolutions
 
     before, after = _stages(course)
+    keeping = [stage for stage in before if not issubclass(stage, ClearSolutions)]
     try:
         with _inside(course.root):
             notebook = MetadataValidator().upgrade_notebook_metadata(read(path, as_version=4))
+            solved = _run(keeping, deepcopy(notebook), course.config, path)
             grading = _run(before, notebook, course.config, path)
             CheckCellMetadata().preprocess(grading, {})
             kept = json.loads(json.dumps(grading))
             release = _run(after, grading, course.config, path)
     except Exception as error:
         raise GradingError(f"{path} cannot be used: {type(error).__name__}: {plain(error, 500)}") from error
-    return notebook_template(path.stem, kept, release)
+    return notebook_template(path.stem, kept, release, solved)
 
 
 def _stages(course: NbgraderCourse) -> tuple[list[Any], list[Any]]:

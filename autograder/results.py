@@ -23,7 +23,7 @@ Status = Literal[
     "passed", "partly", "failed", "error", "timeout", "crashed", "out of memory", "missing", "tampered", "manual"
 ]
 Outcome = Literal["graded", "unreadable", "no submission", "refused", "crashed"]
-Mode = Literal["exam", "in process", "by hand", "not run"]
+Mode = Literal["exam", "isolated", "in process", "by hand", "not run"]
 
 MAX_MESSAGE = 4_000
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -75,8 +75,8 @@ class QuestionRecord:
     Attributes:
         points: earned points, or None while the question waits for a human.
         name: grade id of the cell; `title` is what people call the question, where that differs.
-        mode: "exam" (judged outside the student's process), "in process" (the test cell ran in it), "by hand"
-            or "not run".
+        mode: "exam" (judged outside the student's process), "isolated" (the test cell ran in a second process), "in
+            process" (it ran in the student's), "by hand" or "not run".
         cell: position of the graded cell in the rebuilt notebook, counted from 1; 0 when there is none.
         answer: hash of the answer cells that the question depends on; tells whether a human should look again.
         limit: name of the limit that was hit ("memory_bytes", ...), "" when none was.

@@ -32,6 +32,7 @@ class TemplateCell:
         role: "answer" (code the student writes), "manual" (an answer graded by hand), "test" (graded by running),
             "task" (graded by hand, anchored at a read-only cell), "locked" (restored), "free" (any other cell).
         metadata: the cell's metadata as in the gradebook's form of the notebook.
+        solution: the text with the instructor's own solution in it; it never reaches a submission's process.
     """
 
     id: str
@@ -43,6 +44,12 @@ class TemplateCell:
     points: float
     metadata: Mapping[str, Any]
     attachments: Mapping[str, Any] = field(default_factory=dict)
+    solution: str = ""
+
+    @property
+    def solved(self) -> str:
+        """The text as its author wrote it."""
+        return self.solution or self.source
 
     @property
     def fourbit(self) -> Mapping[str, Any]:
@@ -126,14 +133,20 @@ def template_from_bytes(data: bytes) -> Template:
     return Template(head["assignment"], notebooks, files)
 
 
-def notebook_template(name: str, grading: Mapping[str, Any], release: Mapping[str, Any]) -> NotebookTemplate:
+def notebook_template(
+    name: str, grading: Mapping[str, Any], release: Mapping[str, Any], solved: Mapping[str, Any] | None = None
+) -> NotebookTemplate:
     """Return a template from two forms of one notebook, cell by cell: with and without the hidden tests.
 
     Args:
         grading: notebook as JSON, format 4, with nbgrader metadata of schema 3.
         release: the same cells in the same order as the student was given them.
+        solved: the same cells with the instructor's own solution, where that is known.
     """
-    cells = tuple(_cell(a, b) for a, b in zip(grading["cells"], release["cells"], strict=True))
+    solutions = [str(cell["source"]) for cell in solved["cells"]] if solved else [""] * len(grading["cells"])
+    if len(solutions) != len(grading["cells"]):
+        solutions = [""] * len(grading["cells"])
+    cells = tuple(_cell(*forms) for forms in zip(grading["cells"], release["cells"], solutions, strict=True))
     return NotebookTemplate(name, cells, dict(grading.get("metadata", {})), int(grading.get("nbformat_minor", 5)))
 
 
@@ -142,7 +155,7 @@ def defined_names(source: str) -> frozenset[str]:
     return frozenset(re.findall(r"^(?:async\s+def|def|class)\s+(\w+)", source, re.MULTILINE))
 
 
-def _cell(grading: Mapping[str, Any], release: Mapping[str, Any]) -> TemplateCell:
+def _cell(grading: Mapping[str, Any], release: Mapping[str, Any], solution: str) -> TemplateCell:
     metadata = dict(grading.get("metadata", {}))
     nbgrader = metadata.get("nbgrader", {})
     role = _role(nbgrader)
@@ -156,6 +169,7 @@ def _cell(grading: Mapping[str, Any], release: Mapping[str, Any]) -> TemplateCel
         points=float(nbgrader.get("points", 0.0) or 0.0) if role in GRADED_ROLES else 0.0,
         metadata=metadata,
         attachments=grading.get("attachments", {}),
+        solution=solution if role in STUDENT_ROLES and grading["cell_type"] == "code" else "",
     )
 
 
@@ -175,6 +189,7 @@ def _notebook_json(notebook: NotebookTemplate) -> dict[str, Any]:
         {
             "id": c.id, "kind": c.kind, "source": c.source, "release": c.release, "role": c.role,
             "grade_id": c.grade_id, "points": c.points, "metadata": c.metadata, "attachments": c.attachments,
+            "solution": c.solution,
         }
         for c in notebook.cells
     ]  # fmt: skip

@@ -6,6 +6,7 @@ top of the notebook have already run. It reads no course folder and writes nothi
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autograder.assemble import graded_notebook
-from autograder.engine import CellOutcome, EngineError, Zygote
+from autograder.engine import CellOutcome, EngineError, Runner, Zygote
 from autograder.examiner import Examined, check_name, examine, not_run
 from autograder.ingest import Ingested, IngestedSubmission, ingest
 from autograder.jail import JailMode, Limits
+from autograder.plain.calibrate import EXAMINED, calibrate
+from autograder.plain.court import HANDLERS, Court, Trial
+from autograder.plain.plan import Plan
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
-from autograder.template import NotebookTemplate, Template, template_from_bytes
+from autograder.template import GRADED_ROLES, NotebookTemplate, Template, template_from_bytes
 from autograder.untrusted import Caps, RawSubmission
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 
 _HEAVY = ("numpy", "torch", "matplotlib", "pandas", "scipy", "sklearn")
 _SEED = 20
+_LOST_ZYGOTES = 3  # times that a submission is run anew because its zygote died; without walls it can do that itself
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Slot:
         self.exam = _load_exam(bundle.exam)
         self._zygotes: dict[str, Zygote] = {}
         self._without_prefix: dict[str, str] = {}
+        self._plans: dict[str, Plan] = {}
 
     def close(self) -> None:
         for zygote in self._zygotes.values():
@@ -133,26 +139,68 @@ class Slot:
                 [ingested.problem] if submission.readable else [],
             )
         notes = list(ingested.notes)
-        zygote, prefix = self._zygote(template, ingested.prefix_untouched)
+        examined = self._examined(template, ingested, submission, self._plan(template))
         if template.name in self._without_prefix:
             notes.append(self._without_prefix[template.name])
-        examined = self._examined(zygote, ingested, submission, prefix)
-        notes += examined.notes
+        notes += [*examined.notes, *_beside(template, self._plan(template))]
         return examined.questions, graded_notebook(template, ingested, examined.outputs, examined.verdicts), notes
 
+    def _plan(self, template: NotebookTemplate) -> Plan:
+        """Return which plain test cells run in a process of their own; the instructor's solution is run to see."""
+        if template.name not in self._plans:
+            files = dict(self.template.files)
+            checks = {p for p, cell in enumerate(template.cells) if self.exam is not None and check_name(cell)}
+
+            def run(solution: Ingested, plan: Plan | None) -> tuple[dict[int, float], dict[int, Trial]]:
+                trials: dict[int, Trial] = {}
+                examined = self._examined(
+                    template, solution, IngestedSubmission((solution,), files, ()), plan or Plan({}), trials
+                )
+                tests = [p for p, cell in enumerate(template.cells) if cell.role in GRADED_ROLES]
+                return {p: q.points or 0.0 for p, q in zip(tests, examined.questions, strict=True)}, trials
+
+            self._plans[template.name] = calibrate(template, files, run, checks)
+        return self._plans[template.name]
+
     def _examined(
-        self, zygote: Zygote, ingested: Ingested, submission: IngestedSubmission, prefix: Mapping[int, CellOutcome]
+        self,
+        template: NotebookTemplate,
+        ingested: Ingested,
+        submission: IngestedSubmission,
+        plan: Plan,
+        trials: dict[int, Trial] | None = None,
     ) -> Examined:
         """Run the notebook once; one that loses its process is run again from the start, with restore points.
 
         They cost a fork for each cell, which hardly a submission needs.
         """
-        with zygote.spawn(self.bundle.limits, submission.files, _SEED) as runner:
-            examined = examine(ingested, runner, self.exam, prefix, restore_points=False)
-            if runner.alive:
-                return examined
-        with zygote.spawn(self.bundle.limits, submission.files, _SEED) as runner:
-            return examine(ingested, runner, self.exam, prefix, restore_points=True)
+        restore_points, lost = False, 0
+        while True:
+            with contextlib.ExitStack() as stack:
+                zygote, prefix = self._zygote(template, ingested.prefix_untouched)
+                runner = stack.enter_context(zygote.spawn(self.bundle.limits, submission.files, _SEED))
+                court = self._court(template, plan, runner, stack, restore_points) if plan.isolated else None
+                examined = examine(ingested, runner, self.exam, prefix, restore_points=restore_points, court=court)
+                if trials is not None and court is not None:
+                    trials |= court.trials
+                if runner.alive and (court is None or court.clean.alive):
+                    return examined
+                if lost < _LOST_ZYGOTES and any(zygote.pid is None for zygote in self._zygotes.values()):
+                    lost += 1  # somebody ended a zygote, and this run with it: that says nothing about the work
+                elif restore_points:
+                    return examined
+                else:
+                    restore_points = True
+
+    def _court(
+        self, template: NotebookTemplate, plan: Plan, runner: Runner, stack: contextlib.ExitStack, restore_points: bool
+    ) -> Court:
+        """Start the process of the test cells; it holds the instructor's files, none of the student's."""
+        zygote, prefix = self._zygote(template, True)
+        limits = self.bundle.limits
+        longer = replace(limits, notebook_seconds=limits.notebook_seconds + limits.cell_seconds)
+        clean = stack.enter_context(zygote.spawn(longer, self.template.files, _SEED))
+        return Court(runner, clean, plan, restore_points, max(prefix, default=-1))
 
     def _zygote(self, template: NotebookTemplate, shared: bool) -> tuple[Zygote, dict[int, CellOutcome]]:
         """Return a started zygote, and the outcomes of the cells that it has already run, by template position."""
@@ -177,7 +225,7 @@ class Slot:
                 preload=self._preload(),
                 prefix=(*warm, *prefix),
                 files=dict(self.template.files),
-                handlers=("autograder.exams:answer",) if self.exam else (),
+                handlers=(*(("autograder.exams:answer",) if self.exam else ()), *HANDLERS),
                 mode=self.bundle.mode,
             )
             zygote.start()
@@ -197,6 +245,16 @@ class Slot:
         if "torch" in found and (self.exam or re.search(r"\boptim", "\n".join(texts))):
             found.append("torch._dynamo")  # a training step would import it
         return tuple("matplotlib.pyplot" if m == "matplotlib" else m for m in found)
+
+
+def _beside(template: NotebookTemplate, plan: Plan) -> list[str]:
+    """Return which test cells could not leave the submission's process, and why."""
+    told = (
+        (template.cells[position], test.reason)
+        for position, test in plan.tests.items()
+        if test.reason not in ("", EXAMINED)
+    )
+    return [f"the test cell {cell.grade_id!r} ran beside the submission's code: {why}" for cell, why in told]
 
 
 def given_up(template: Template, student: str, reason: str) -> Graded:

@@ -54,9 +54,9 @@ CLUMSY: dict[str, tuple[dict[str, str], tuple[float, float, float], str]] = {
     "floods": ({**GOOD, "mean": FLOOD}, (2, 3, 4), "passed"),
     "warns": ({**GOOD, "mean": WARNS}, (2, 3, 4), "passed"),
     "nan": ({**GOOD, "primes": EQUALS.format("float('nan')")}, (2, 3, 0), ""),
-    "over": ({**GOOD, "primes": EQUALS.format("1000")}, (2, 3, 4), ""),
+    "over": ({**GOOD, "primes": EQUALS.format("1000")}, (2, 3, 0), ""),
     "below": ({**GOOD, "primes": EQUALS.format("-5")}, (2, 3, 0), ""),
-    "blanks": ({**GOOD, "mean": BLANKS}, (0, 0, 0), "tampered"),
+    "blanks": ({**GOOD, "mean": BLANKS}, (0, 0, 0), "error"),
 }
 
 
@@ -157,9 +157,9 @@ def test_statuses_say_what_happened(graded: Graded) -> None:
     assert "SyntaxError" in typo.message
     assert "cell 8" in typo.message
     assert record(result, "good").questions[3].status == "manual"
-    assert {q.mode for q in record(result, "good").questions} == {"in process", "by hand"}
+    assert {q.mode for q in record(result, "good").questions} == {"isolated", "by hand"}
     for student in ("over", "below"):
-        assert "counts" in record(result, student).questions[2].message
+        assert "cannot leave the submission" in record(result, student).questions[2].message
 
 
 def test_nothing_but_the_students_own_files_is_used_and_kept(graded: Graded) -> None:

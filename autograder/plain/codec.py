@@ -176,17 +176,17 @@ class Encoder:
 
     def _fixed(self, value: Any, depth: int) -> Node:
         kind = type(value)
-        if isinstance(value, int | float | str) and not _is_enum(value):
-            base = next(base for base in (bool, int, float, str) if isinstance(value, base))
+        if _is(value, int | float | str) and not _is_enum(value):
+            base = next(base for base in (bool, int, float, str) if _is(value, base))
             if kind.__module__ != "numpy":
                 return self.node(base(value) if base is not str else str.__str__(value), depth)
-        if isinstance(value, tuple):
+        if _is(value, tuple):
             return self._tuple(value, depth)
-        if isinstance(value, frozenset):
+        if _is(value, frozenset):
             return ["frozenset", self._items(_iterate(frozenset, value), depth)]
-        if isinstance(value, bytes) and kind.__module__ != "numpy":
+        if _is(value, bytes) and kind.__module__ != "numpy":
             return ["bytes", bytes(value).hex()]
-        if isinstance(value, complex) and kind.__module__ != "numpy":
+        if _is(value, complex) and kind.__module__ != "numpy":
             return ["complex", value.real, value.imag]
         if kind is range or kind is slice:
             parts = [value.start, value.stop, value.step]
@@ -195,8 +195,8 @@ class Encoder:
             return [kind.__name__, self._items(value, depth)]
         if value is Ellipsis or value is NotImplemented:
             return ["constant", repr(value)]
-        if isinstance(value, type) and _TYPES.get(value.__name__) is value:
-            return ["type", value.__name__]
+        if _is(value, type) and (name := str(getattr(value, "__name__", ""))) and _TYPES.get(name) is value:
+            return ["type", name]
         return _simple(value) or self._numpy_scalar(value) or self.side.refer(value, self)
 
     def _tuple(self, value: Any, depth: int) -> Node:
@@ -208,7 +208,7 @@ class Encoder:
 
     def _numpy_scalar(self, value: Any) -> Node | None:
         numpy = sys.modules.get("numpy")
-        if numpy is None or not isinstance(value, numpy.generic) or value.dtype.kind not in _ARRAY_KINDS:
+        if numpy is None or not _is(value, numpy.generic) or value.dtype.kind not in _ARRAY_KINDS:
             return None
         return ["scalar", value.dtype.str, value.tobytes().hex()]
 
@@ -383,10 +383,10 @@ def _mutable(value: Any) -> str:
     if kind.__name__ in _EMPTY and kind in _KINDS:
         return kind.__name__
     for base in (list, dict, set, bytearray, collections.deque):
-        if isinstance(value, base):
+        if _is(value, base):
             return base.__name__
     for module, cls, tag in (("numpy", "ndarray", "array"), ("torch", "Tensor", "tensor")):
-        if module in sys.modules and isinstance(value, getattr(sys.modules[module], cls, ())):
+        if module in sys.modules and _is(value, getattr(sys.modules[module], cls, ())):
             return tag
     return ""
 
@@ -396,6 +396,11 @@ _KINDS = (
     collections.defaultdict,
 )  # fmt: skip
 _EMPTY: dict[str, Any] = {kind.__name__: kind for kind in _KINDS} | dict.fromkeys(("array", "tensor", "shared"))
+
+
+def _is(value: Any, kinds: Any) -> bool:
+    """What a value is, not what it says it is."""
+    return issubclass(type(value), kinds)
 
 
 def _iterate(base: Any, value: Any) -> Any:
@@ -441,15 +446,15 @@ def _named(name: Any, fields: Any, items: list[Any]) -> Any:
 
 def _simple(value: Any) -> Node | None:
     """Values of the standard library that one text tells completely."""
-    if isinstance(value, fractions.Fraction | decimal.Decimal):
-        kind = fractions.Fraction if isinstance(value, fractions.Fraction) else decimal.Decimal
+    if _is(value, (fractions.Fraction, decimal.Decimal)):
+        kind = fractions.Fraction if _is(value, fractions.Fraction) else decimal.Decimal
         return [kind.__name__, kind.__str__(value)]
     if type(value) in (datetime.datetime, datetime.date, datetime.time):
         plain = getattr(value, "tzinfo", None) is None
         return [type(value).__name__, value.isoformat()] if plain else None
     if type(value) is datetime.timedelta:
         return ["timedelta", value.days, value.seconds, value.microseconds]
-    return ["path", str(value)] if isinstance(value, pathlib.PurePath) else None
+    return ["path", str(value)] if _is(value, pathlib.PurePath) else None
 
 
 def _constant(text: str) -> Any:

@@ -37,20 +37,18 @@ class Trial:
 
 @dataclass
 class Court:
-    """The two processes of one submission. ``done``: the position up to which the clean process's image has run."""
+    """The two processes of one submission. ``done``: the position up to which the clean process's image has run;
+    ``trials``: what the test cells came to, by position."""
 
     submission: Runner
     clean: Runner
     plan: Plan
     restore_points: bool
     done: int = -1
+    trials: dict[int, Trial] = field(default_factory=dict)
     _stopped: SessionReply | None = None
     _deadline: float = 0.0
     _shown: list[Output] = field(default_factory=list)
-
-    @property
-    def alive(self) -> bool:
-        return self.submission.alive and self.clean.alive
 
     def judge(self, position: int, source: str) -> Trial:
         """Run the test cell at a template position; never raises for what a submission does."""
@@ -67,12 +65,16 @@ class Court:
             )
         else:
             outcome = CellOutcome("error")
-        if self._stopped is not None:
-            stop = self._stopped
+        if stop := self._stop():
             outcome = replace(outcome, status=stop.status, message=stop.message, limit=stop.limit)
         outputs = (*self._shown, *_without_our_frames(outcome.outputs))
         outcome = replace(outcome, outputs=outputs, seconds=time.monotonic() - start)
-        return self._reported(test, outcome)
+        self.trials[position] = self._reported(test, outcome)
+        return self.trials[position]
+
+    def _stop(self) -> SessionReply | None:
+        """The answer with which the submission's process was stopped in this test cell."""
+        return self._stopped
 
     def _catch_up(self, position: int) -> None:
         """Run the instructor's cells before a position, as far as test cells need them."""

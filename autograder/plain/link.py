@@ -41,7 +41,7 @@ class Link:
         self.watched: tuple[str, ...] = ()
         self._bound: dict[str, Any] = {}  # what the submission knows the names to be
         self._given: dict[str, Any] = {}  # what they were at the start
-        self._made: dict[tuple[str, int], Any] = {}
+        self._made: dict[Any, Any] = {}
         self._numbers: dict[int, int] = {}
         self._callbacks: list[Callable[..., Any]] = []
         self._random: dict[str, Any] = {}
@@ -70,17 +70,19 @@ class Link:
         found: dict[str, Any] = {}
         for name in (*self._bound, *(name for name in self.watched if name in self.namespace)):
             now = self.namespace.get(name, _MISSING)
+            if now is self._bound.get(name, _MISSING):
+                continue
+            self._bound[name] = now
             if now is _MISSING:
                 found.setdefault("del", []).append(name)
-                del self._bound[name]
-            elif now is not self._bound.get(name, _MISSING):
+            else:
                 found.setdefault("set", {})[name] = encoder.node(now)
-                self._bound[name] = now
         states = _random_states()
         for module, state in states.items():
             if not _equal_states(state, self._random.get(module)):
                 found.setdefault("random", {})[module] = encoder.node(state)
-        self._random = states
+                _draw(module)  # the submission goes on from here, so the same seed once more is news again
+                self._random = _random_states()
         return found
 
     # Questions
@@ -159,7 +161,7 @@ class Link:
                 continue
             if node is None:
                 self.namespace.pop(name, None)
-                del self._bound[name]
+                self._bound[name] = _MISSING
             else:
                 self.namespace[name] = self._bound[name] = decoder.value(node[0])
 
@@ -252,7 +254,7 @@ class Link:
 
         function = make_function(call, file, str(name), documented, known)
         self._numbers[id(function)] = number
-        linecache.cache[file] = (lambda: self._source(function),)  # type: ignore[assignment]
+        linecache.cache[file] = (lambda: self._source(function),)
         return function
 
     def _parameter(self, decoder: Decoder, depth: int, name: str, kind: int, *default: Node) -> inspect.Parameter:
@@ -363,6 +365,15 @@ def _random_states() -> dict[str, Any]:
     if "torch" in sys.modules:
         states["torch"] = sys.modules["torch"].get_rng_state()
     return states
+
+
+def _draw(module: str) -> None:
+    if module == "random":
+        random.random()
+    elif module == "numpy":
+        sys.modules["numpy.random"].random_sample()
+    else:
+        sys.modules["torch"].rand(1)
 
 
 def _equal_states(one: Any, other: Any) -> bool:

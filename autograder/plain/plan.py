@@ -106,7 +106,7 @@ class _Reader:
         self._defined: dict[str, Statement] = {}
         self._pieces: list[tuple[int, Statement]] = []
         self._wanted: set[str] = set()
-        self._inner = {name for cell in self._theirs() for s in statements(cell.source) for name in s.later}
+        self._inner = {name for cell in self._theirs() for s in statements(cell.solved) for name in s.later}
 
     def _theirs(self) -> Iterable[TemplateCell]:
         return (c for c in self.notebook.cells if c.kind == "code" and c.role in ("answer", "manual"))
@@ -130,7 +130,7 @@ class _Reader:
                 self.shared |= {f"{module}:{name}" for name in statement.binds}
 
     def _answer(self, cell: TemplateCell) -> None:
-        for statement in statements(cell.source):
+        for statement in statements(cell.solved):
             names = statement.binds | (statement.changes - self._imported)
             self._student |= names
             for name in statement.binds:
@@ -221,7 +221,7 @@ class _Reader:
         needed: set[str] = set()
         for place, cell in enumerate(self.notebook.cells):
             if cell.kind == "code" and cell.runs and cell.role != "test":
-                for statement in statements(cell.source):
+                for statement in statements(cell.solved):
                     if place > position:
                         needed |= statement.now - bound
                     bound |= statement.binds

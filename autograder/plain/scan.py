@@ -190,8 +190,8 @@ class _Names(ast.NodeVisitor):
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _visit_comprehension  # noqa: N815
 
     def _changed(self, node: ast.expr) -> None:
-        while isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
-            node = node.func if isinstance(node, ast.Call) else node.value
+        while isinstance(node, ast.Attribute | ast.Subscript):
+            node = node.value
         if isinstance(node, ast.Name) and not any(node.id in names for names in self._locals):
             self.changes.add(node.id)
 
