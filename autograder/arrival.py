@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autograder.collect.receipts import Receipt
 
 TIMESTAMP = "timestamp.txt"
+_LATE = "the learning management system calls this late, but not by how much: no penalty was decided"
 _OTHER_FILES = "the receipt is of other files than those in submitted/; collect the submission again"
 _UNTRUSTED = f"the time of submission is from {TIMESTAMP}, which the student's side wrote"
 _UNKNOWN = "the time of submission is unknown: there is no receipt of it, and no late penalty was decided"
@@ -63,6 +64,8 @@ class Receipts:
         elif receipt is not None and (at := parse_time(receipt.at)) is not None:
             ignored = f"{TIMESTAMP} was ignored: the receipt tells the time" if _differs(files, at) else ""
             return Arrival(at, "receipt", f"{at.isoformat(sep=' ')} UTC", ignored)
+        elif receipt is not None and receipt.late:
+            note = _LATE
         if self.strict:
             return Arrival(
                 note=note or "the time of submission is unknown: there is no receipt; no penalty was decided"

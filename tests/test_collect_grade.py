@@ -14,7 +14,7 @@ import pytest
 from autograder.collect.receipts import received
 from autograder.gradebook import read_standings
 from fourbit import cli
-from tests.downloads import enroll, notebook, tree, zip_bytes
+from tests.downloads import enroll, notebook, tree, zip_bytes, zipped
 from tests.plain_course import make_course
 
 pytestmark = [
@@ -97,3 +97,18 @@ def test_a_download_becomes_grades(tmp_path: Path, fourbit: Callable[..., str]) 
     assert "hand in the .ipynb file itself" in feedback
 
     assert "5 students, 8 attempts (0 new)" in fourbit("collect", "ps1", export, "--course", course.root)
+
+
+def test_lateness_without_a_time_is_told_and_costs_nothing_by_itself(
+    tmp_path: Path, fourbit: Callable[..., str]
+) -> None:
+    course, template = make_course(tmp_path / "course")
+    enroll(course, due="2026-11-20 23:59:00 UTC")
+    export = zipped(tmp_path / "x.zip", {"bitdiddleben_LATE_12345_1_ps1.ipynb": notebook(template)})
+    assert "late by its name" in fourbit("collect", "ps1", export, "--course", course.root)
+    fourbit("grade", "ps1", "--course", course.root)
+    assert read_standings(course, "ps1")["ben"].late_penalty == 0
+    record = (course.root / ".autograder" / "ps1" / "records" / "ben.json").read_text()
+    assert "calls this late" in record
+    said = fourbit("collect", "ps1", export, "--course", course.root, "--received", "2026-11-21 12:00")
+    assert "2026-11-21 12:00:00" in said
