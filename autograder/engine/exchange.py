@@ -172,6 +172,8 @@ class Exchange:
             self._last_words()
             return Ending(False, "crashed", "the process ended")
         except ProtocolError as error:
+            if self._interrupted:  # what the interrupt hit was a frame half sent
+                return Ending(False, "timeout", self._late(), cause="deadline")
             return Ending(False, "crashed", f"stopped: the process sent what is no answer ({error})", cause="protocol")
 
     def _answer(self) -> Ending:

@@ -97,7 +97,7 @@ class Executor:
             return
         if output.get("output_type") == "clear":
             self._left = self._budget
-            self._line.send({"say": "output", "clear": True}, _encode(output))
+            self._say({"say": "output", "clear": True}, _encode(output))
             return
         if self._left <= 0:
             return
@@ -107,9 +107,17 @@ class Executor:
             self._left = 0
         self._left -= len(data)
         if self._left >= 0:
-            self._line.send({"say": "output"}, data)
+            self._say({"say": "output"}, data)
         if self._left <= 0:
-            self._line.send({"say": "cut"})
+            self._say({"say": "cut"})
+
+    def _say(self, header: dict[str, Any], body: bytes = b"") -> None:
+        """Send a frame from the middle of a student's code: an interrupt waits, or half of it would be on the wire."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            self._line.send(header, body)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _begin(self, frame: Frame) -> None:
         self._budget = self._left = int(frame.header["budget"])
@@ -228,14 +236,14 @@ class Executor:
     def back(self, payload: bytes, answer: Callable[[bytes], bytes]) -> bytes:
         """See :meth:`Talk.back`."""
         self.shell.stage.flush()
-        self._line.send({"say": "back"}, payload)
+        self._say({"say": "back"}, payload)
         while True:
             frame = self._line.receive()
             if frame.header["do"] != "callback":
                 return frame.body
             reply = answer(frame.body)
             self.shell.stage.flush()
-            self._line.send({"say": "called"}, reply)
+            self._say({"say": "called"}, reply)
 
     def _do_reply(self, frame: Frame) -> None:
         """A reply that came after what asked for it was stopped."""
@@ -296,7 +304,8 @@ def _threads() -> int:
 def seed_all(seed: int) -> None:
     """Seed random, and numpy and torch if they are imported."""
     random.seed(seed)
-    modules: Sequence[tuple[str, str]] = (("numpy", "random.seed"), ("torch", "manual_seed"))
+    # torch.manual_seed would also note the callers' source lines for every kind of accelerator: milliseconds.
+    modules: Sequence[tuple[str, str]] = (("numpy", "random.seed"), ("torch", "random.default_generator.manual_seed"))
     for name, function in modules:
         if name in sys.modules:
             target: Any = sys.modules[name]
