@@ -1,5 +1,6 @@
 """Small plain questions of many kinds: the instructor's solution and test, honest answers, and answers that cheat."""
 
+# ruff: noqa: E501 - one answer a line
 from __future__ import annotations
 
 import json

@@ -1,0 +1,162 @@
+"""Plain test cells in a process of their own: honest answers earn what nbgrader gives them, cheats earn nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import pytest
+
+from autograder.jail import Limits
+from autograder.plain.plan import Plan
+from autograder.results import QuestionRecord
+from autograder.template import Template
+from autograder.untrusted import RawSubmission
+from autograder.worker import Bundle, Slot, Task
+from tests.plain_cases import CASES, CHEATS, HELPERS, SETUP, TARGET, Case, notebook_of, template_of
+
+pytestmark = pytest.mark.linux
+
+LIMITS = Limits(cell_seconds=5.0, memory_bytes=2**30)
+OTHER = Case("other", "def other(x):\n    return x", "assert other(5) == 5")
+ROUNDS = max(len(case.honest) for case in CASES)
+ANSWERS = [(case, place) for case in CASES for place in range(len(case.honest))]
+
+
+class Room:
+    """A grading slot for an assignment, and the same without a second process."""
+
+    def __init__(self, template: Template, limits: Limits = LIMITS) -> None:
+        self.template = template
+        self.slot = Slot(Bundle("key", template.to_bytes(), limits=limits))
+        self.plan = self.slot._plan(template.notebooks[0])
+
+    def grade(self, answers: Mapping[str, str], plan: Plan | None = None) -> dict[str, QuestionRecord]:
+        self.slot._plans["cases"] = self.plan if plan is None else plan
+        raw = RawSubmission({"cases.ipynb": notebook_of(self.template, answers)})
+        record = self.slot.grade(Task("student", "key", raw)).record
+        self.notes = record.notes
+        assert record.outcome == "graded", record.message
+        return {question.name.removeprefix("test_"): question for question in record.questions}
+
+    def in_process(self, answers: Mapping[str, str]) -> dict[str, QuestionRecord]:
+        return self.grade(answers, Plan({}))
+
+
+Found = list[tuple[dict[str, QuestionRecord], dict[str, QuestionRecord]]]
+
+
+@pytest.fixture(scope="module")
+def honest() -> Iterator[tuple[Room, Found]]:
+    """The instructor's own solution, then the other answers round by round; isolated, and in process."""
+    room = Room(template_of(CASES, setup=SETUP))
+    rounds: list[dict[str, str]] = [{}]
+    rounds += [{c.name: list(c.honest)[i] for c in CASES if i < len(c.honest)} for i in range(ROUNDS)]
+    yield room, [(room.grade(answers), room.in_process(answers)) for answers in rounds]
+    room.slot.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_solution_earns_everything_where_it_was_planned(honest: tuple[Room, Found], case: Case) -> None:
+    room, found = honest
+    isolated, in_process = found[0][0][case.name], found[0][1][case.name]
+    assert (isolated.points, in_process.points) == (4, 4), isolated.message
+    assert isolated.mode == ("in process" if case.inside else "isolated"), str(room.notes)
+
+
+@pytest.mark.parametrize(("case", "place"), ANSWERS, ids=lambda value: getattr(value, "name", str(value)))
+def test_other_answers_earn_what_stock_nbgrader_gives(honest: tuple[Room, Found], case: Case, place: int) -> None:
+    isolated, in_process = (run[case.name] for run in honest[1][place + 1])
+    wanted = list(case.honest.values())[place]
+    assert (isolated.points, in_process.points) == (wanted, wanted), (isolated.message, in_process.message)
+
+
+def test_a_cell_that_cannot_leave_is_told_with_the_reason(honest: tuple[Room, Found]) -> None:
+    room, _ = honest
+    room.grade({})
+    for case in CASES:
+        note = next((note for note in room.notes if f"'test_{case.name}'" in note), "")
+        assert bool(note) == bool(case.inside)
+        assert case.inside in note
+
+
+@pytest.fixture(scope="module")
+def room() -> Iterator[Room]:
+    made = Room(template_of((TARGET, OTHER), HELPERS, SETUP), replace(LIMITS, cell_seconds=1.5, memory_bytes=2**28))
+    yield made
+    made.slot.close()
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_cheats_earn_nothing_and_learn_nothing(room: Room, name: str) -> None:
+    questions = room.grade({"total": CHEATS[name]})
+    assert questions["total"].points == 0
+    assert questions["total"].mode == "isolated"
+    assert "got " not in questions["total"].message
+    assert questions["total"].message
+    if name not in ("blanked cells", "cells that always succeed"):  # these spoil the later answer cells themselves
+        assert questions["other"].points == 4, questions["other"].message
+
+
+def test_cheats_pay_in_the_students_process(room: Room) -> None:
+    """Otherwise the test above would show nothing."""
+    names = ("always equal", "equal float", "equal int", "equal string", "equal list", "rewritten tests", "thread")
+    assert {name: room.in_process({"total": CHEATS[name]})["total"].points for name in names} == dict.fromkeys(names, 4)
+
+
+def test_what_stopped_a_call_is_named_and_costs_one_question(room: Room) -> None:
+    ends = "import os\ndef total(x):\n    os._exit(3)"
+    eats = "def total(x):\n    return [bytearray(2**26) for _ in range(8)]"
+    stubborn = (
+        "import signal\ndef total(x):\n    signal.signal(signal.SIGINT, signal.SIG_IGN)\n    while True:\n        pass"
+    )
+    for answer, status, words in (
+        (CHEATS["hangs"], "timeout", "longer than 1.5 s"),
+        (stubborn, "timeout", "longer than 1.5 s"),
+        (ends, "crashed", "exit code 3"),
+        (eats, "out of memory", ""),
+    ):
+        questions = room.grade({"total": answer})
+        assert (questions["total"].status, questions["total"].points) == (status, 0), questions["total"]
+        assert words in questions["total"].message
+        assert questions["other"].points == 4
+
+
+def test_a_refusal_says_what_to_return(room: Room) -> None:
+    message = room.grade({"total": CHEATS["always equal"]})["total"].message
+    assert "a Liar cannot leave the submission; return numbers, strings, lists or arrays" in message
+
+
+def test_the_students_own_names_change_nothing(room: Room) -> None:
+    """Names that are not the answer's: another `np`, another helper, a global that the test binds too."""
+    answer = "np = math = close = isinstance = None\n" + TARGET.solution
+    assert room.grade({"total": answer})["total"].points == 4
+
+
+def test_a_solution_that_fails_its_own_test_stays_where_nbgrader_ran_it() -> None:
+    broken = Case("broken", "def broken():\n    return 1", "assert broken() == 2")
+    made = Room(template_of((broken, OTHER)))
+    try:
+        questions = made.grade({"broken": "def broken():\n    return 2"})
+        assert (questions["broken"].mode, questions["broken"].points) == ("in process", 4)
+        assert (questions["other"].mode, questions["other"].points) == ("isolated", 4)
+        assert any("own solution" in note for note in made.notes)
+    finally:
+        made.slot.close()
+
+
+def test_later_tests_see_what_earlier_cells_did() -> None:
+    """State of the student's and of the test cells lives on, and an in-process test keeps both consistent."""
+    cases = (
+        Case("box", "box = []\ndef put(x):\n    box.append(x)", "put(1)\nseen = len(box)\nassert seen == 1"),
+        Case("more", "def take():\n    return box.pop()", "assert take() == 1 and seen == 1\nassert box == []"),
+        Case("inside", "def inside():\n    return 1", "exec('y = inside()')\nmade = y", inside="exec"),
+        Case("after", "def after():\n    return 2", "assert made == 1 and after() == 2", inside="made"),
+    )
+    made = Room(template_of(cases))
+    try:
+        questions = made.grade({})
+        assert {name: q.points for name, q in questions.items()} == dict.fromkeys(("box", "more", "inside", "after"), 4)
+        assert [q.mode for q in questions.values()] == ["isolated", "isolated", "in process", "in process"]
+    finally:
+        made.slot.close()
