@@ -50,12 +50,14 @@ _ACTIVE = frozenset({"application/xhtml+xml", "application/xml", "text/html", "t
 
 
 def safe_html(text: str) -> str:
-    """Return HTML of a fixed set of harmless tags; pictures only when they are embedded."""
+    """Return HTML of a fixed set of harmless tags; pictures only when they are embedded, and never without a name."""
+    named = len(re.findall(r"<img\b", text, re.IGNORECASE)) <= len(re.findall(r"\balt\s*=", text, re.IGNORECASE))
     return nh3.clean(
         text[:MAX_TEXT],
         tags=_TAGS,
         attributes=_ATTRIBUTES,
         attribute_filter=_filter,
+        set_tag_attribute_values=None if named else {"img": {"alt": "picture"}},
         url_schemes={"http", "https", "mailto", "data"},
         link_rel="noopener noreferrer nofollow",
     )

@@ -127,6 +127,7 @@ def test_report_and_export_commands_say_what_they_wrote(course: NbgraderCourse) 
         return done.stdout
 
     said = fourbit("report", "ps1")
+    assert "hidden tests" not in said  # the course's configuration has the exporter
     page = course.root / "reports" / "ps1.html"
     assert str(page) in said
     text = page.read_text()

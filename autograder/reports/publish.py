@@ -9,13 +9,16 @@ from pathlib import Path
 from rich.console import Console
 
 from autograder.gradebook import shown_url
-from autograder.nbgrader_course import open_course
+from autograder.nbgrader_course import CONFIG, NbgraderCourse, open_course
 from autograder.reports.class_report import write_class_report
 from autograder.reports.feedback import write_feedback
 from autograder.reports.rows import Row, class_rows
 from autograder.reports.table import class_table, mistakes_table
 from autograder.reports.wide import write_csv
 from autograder.results import GradingError, SubmissionRecord
+
+# Makes nbgrader's feedback command and formgrader's buttons write the page that this package writes.
+EXPORTER = "autograder.reports.nbgrader_feedback.FeedbackExporter"
 
 
 def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord] | None, console: Console) -> None:
@@ -45,12 +48,21 @@ def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord
     for title, text in (
         ("Report", str(page)),
         ("Feedback", f"{len(pages)} pages in {course.root / 'feedback'}"),
+        *_warning(course),
         ("Grades", f"{grades} (for Canvas and Moodle: fourbit export {assignment})"),
         ("Gradebook", shown_url(course)),
         ("By hand", "formgrader (menu Nbgrader) in the JupyterLab that this starts:"),
         ("", f"cd {course.root} && {sys.executable} -m jupyterlab"),
     ):
         console.print(f"{title:<10} {text}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _warning(course: NbgraderCourse) -> list[tuple[str, str]]:
+    """Return what to tell the owner of a course in which nbgrader still makes its own feedback."""
+    if "exporter_class" in course.config.get("GenerateFeedback", {}):
+        return []
+    line = f'c.GenerateFeedback.exporter_class = "{EXPORTER}"'
+    return [("", f"nbgrader's own pages would show hidden tests; in {CONFIG}: {line}")]
 
 
 def _rows_of(records: Sequence[SubmissionRecord], everybody: Sequence[Row]) -> list[Row]:
