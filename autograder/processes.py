@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from autograder.fleet import WorkerLostError, one_thread_each
-from autograder.jail import libc
-from autograder.slots import answer, install
+from autograder.forkserver import ForkServer, Worker
+from autograder.slots import answer, close_slots, install
 from autograder.worker import Bundle, Task
 
 _GROWTH = 512 * 2**20  # bytes that a worker may gain over what it had after its first submission
@@ -52,8 +49,7 @@ class ProcessSeat:
     def __init__(self, bundle: Bundle, growth: int) -> None:
         self.host: object = self
         self._bundle, self._growth = bundle, growth
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._worker: Worker | None = None
         self._stopped = False
 
     def grade(self, task: Task, seconds: float) -> str:
@@ -63,9 +59,7 @@ class ProcessSeat:
             WorkerLostError: when the process died, or gave no answer in `seconds` and was ended for that.
         """
         try:
-            pipe = self._started()
-            if self._stopped:
-                raise EOFError
+            pipe = self._pipe()
             pipe.send(task)
             if not pipe.poll(seconds):
                 raise WorkerLostError(f"no answer in {seconds:.0f} s", stuck=True)
@@ -85,56 +79,58 @@ class ProcessSeat:
 
     def close(self) -> None:
         """Let the process end in order."""
-        if self._pipe is not None:
-            self._pipe.close()
-        if self._process is not None:
-            self._process.join(_CLOSE_SECONDS)
-            self._process.kill()
-            self._process.join()
-            self._process.close()
-        self._pipe = self._process = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close(_CLOSE_SECONDS)
 
     def _kill(self) -> None:
-        process = self._process
-        if process is not None:
-            with suppress(ValueError):  # the seat's own thread has closed it meanwhile
-                process.kill()
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
 
-    def _started(self) -> Connection:
-        if self._pipe is None:
-            context = multiprocessing.get_context("forkserver")
-            self._pipe, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, self._bundle, self._growth), daemon=True)
-            process.start()
-            theirs.close()
-            self._process = process
-        return self._pipe
+    def _pipe(self) -> Connection:
+        if self._worker is None:
+            worker = _SERVER.fork()
+            self._worker = worker
+            worker.pipe.send((self._bundle, self._growth))
+        if self._stopped:
+            raise EOFError
+        return self._worker.pipe
 
 
 _STAYING, _LEAVING = "=", "."
 
 
-def serve(pipe: Connection, bundle: Bundle, growth: int) -> None:
+def serve(pipe: Connection) -> None:
     """What a worker process does until its pipe closes: grade one task after another."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the coordinator ends its workers
-    libc.die_with_parent(parent=os.getppid())
+    with suppress(EOFError, ConnectionError):
+        try:
+            _serve(pipe)
+        finally:
+            close_slots()
+            sys.stderr.flush()
+
+
+def _serve(pipe: Connection) -> None:
+    bundle, growth = pipe.recv()
     install(bundle)
     first = 0
-    with suppress(EOFError, BrokenPipeError):
-        while True:
-            text = answer(bundle.key, pipe.recv())
-            first = first or _memory()
-            leaving = _memory() - first > growth
-            pipe.send_bytes(((_LEAVING if leaving else _STAYING) + text).encode())
-            if leaving:
-                return
+    while True:
+        text = answer(bundle.key, pipe.recv())
+        first = first or _memory()
+        leaving = _memory() - first > growth
+        pipe.send_bytes(((_LEAVING if leaving else _STAYING) + text).encode())
+        if leaving:
+            return
+
+
+_SERVER = ForkServer("autograder.processes:serve")
 
 
 def preheat(modules: Sequence[str]) -> None:
     """Start the server that workers are forked from, and let it import `modules` while the caller goes on."""
     with one_thread_each():
-        multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
-        forkserver.ensure_running()
+        _SERVER.start(modules)
 
 
 def _memory() -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
@@ -18,9 +21,11 @@ from autograder.grade import Progress, grade_assignment
 from autograder.gradebook import read_standings
 from autograder.jail import Limits
 from autograder.journal import journal_of
+from autograder.processes import ProcessSeat
 from autograder.results import SubmissionRecord
 from autograder.scoring import probe, score_cell
-from autograder.untrusted import RawSubmission
+from autograder.slots import read_answer
+from autograder.untrusted import RawSubmission, read_folder
 from autograder.worker import Bundle, Graded, Task, encode
 from tests.plain_course import GOOD, make_course, released, submit
 
@@ -102,6 +107,107 @@ def test_real_workers_killed_in_the_middle_change_no_grade(tmp_path: Path) -> No
         if p.pid != os.getpid() and "zygote" in " ".join(p.cmdline())
     ]
     assert not left
+
+
+COORDINATOR = """
+import sys
+from autograder.grade import grade_assignment
+if __name__ == "__main__":
+    grade_assignment(sys.argv[1], "ps1", jobs=2, on_progress=lambda progress: print("settled", flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_outlives_a_coordinator_that_is_ended(tmp_path: Path, root: Path, number: signal.Signals) -> None:
+    course, template = make_course(tmp_path / "plain")
+    submit(course, "s0", released(template, GOOD))
+    for name in ("s1", "s2"):
+        submit(course, name, released(template, {"mean": "while True: pass"}))
+    coordinator = subprocess.Popen(
+        [sys.executable, "-c", COORDINATOR, str(course.root)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert coordinator.stdout is not None
+    assert coordinator.stdout.readline() == b"settled\n"  # the other two loop now
+    family = psutil.Process(coordinator.pid).children(recursive=True)
+    assert len(family) > 4
+    if number == signal.SIGINT:
+        os.killpg(coordinator.pid, number)  # as a terminal does for Ctrl-C
+    else:
+        coordinator.send_signal(number)
+    coordinator.wait()
+    coordinator.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+
+
+@pytest.mark.parametrize("growth", [-1, 2**40])
+def test_a_worker_that_has_grown_makes_room_for_a_fresh_one(tmp_path: Path, growth: int) -> None:
+    course, template = make_course(tmp_path / "plain")
+    raw = read_folder(submit(course, "s0", released(template, GOOD)))
+    seat = ProcessSeat(Bundle("key", template.to_bytes(), limits=Limits(memory_bytes=2**30)), growth)
+    try:
+        workers = []
+        for _ in range(2):
+            graded = read_answer(seat.grade(Task("s0", "s0", raw), 600.0))
+            assert graded is not None
+            assert graded.record.points == 9
+            workers.append([p.pid for p in psutil.Process().children(recursive=True) if is_worker(p)])
+        assert [len(alive) for alive in workers] == ([0, 0] if growth < 0 else [1, 1])
+        assert workers[0] == workers[1]
+    finally:
+        seat.close()
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return process.ppid() != os.getpid() and "forkserver" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_worker_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    course, template = make_course(tmp_path / "plain")
+    raw = read_folder(submit(course, "slow", released(template, {"mean": "while True: pass"})))
+    fleet = Fleet(Bundle("key", template.to_bytes()), patience=1.0)
+    (found,) = fleet.run([Task("slow", "slow", raw)])
+    assert found.graded is None
+    assert "gave no answer" in found.reason
+
+
+def test_little_is_read_ahead_and_what_runs_is_known() -> None:
+    read: list[str] = []
+
+    def tasks() -> Iterator[Task]:
+        for number in range(100):
+            read.append(f"s{number}")
+            yield Task(read[-1], read[-1], RawSubmission({}))
+
+    fleet = Fleet(Bundle("key", b""), jobs=3, executor=Slots(set(), set()))
+    assert fleet.running == ()
+    for back, _ in enumerate(fleet.run(tasks())):
+        assert len(read) - back <= 2 * 3
+        assert len(fleet.running) <= 3
+        assert set(fleet.running) <= set(read)
+    assert len(read) == 100
+    assert fleet.running == ()
+
+
+def test_where_nothing_changed_no_worker_starts(tmp_path: Path) -> None:
+    course, template = make_course(tmp_path / "plain")
+    for number in range(3):
+        submit(course, f"s{number}", released(template, GOOD))
+    grade_assignment(course.root, "ps1", jobs=2)
+    workers: list[psutil.Process] = []
+
+    def look(progress: Progress) -> None:
+        workers.extend(p for p in psutil.Process().children(recursive=True) if is_worker(p))
+
+    assert len(grade_assignment(course.root, "ps1", jobs=2, on_progress=look).unchanged) == 3
+    assert not workers
 
 
 class Ended:
