@@ -294,17 +294,18 @@ def required_exercises(template: Template) -> frozenset[str]:
 
 
 def _warm_up(exam: exams.Pack) -> tuple[str, ...]:
-    """Return a cell that builds the exam's fixtures (data sets, checkpoints), which are then there in every fork.
+    """Return a cell that builds the exam's fixtures (data sets, checkpoints) and carries a tensor to and fro.
 
-    It names public data only; without it, each submission would unpack the data set again.
+    All of this, and what it imports, is then there in every fork. It names public data only.
     """
     inputs = [[case.args, dict(case.kwargs)] for exercise in exam.exercises.values() for case in exercise.cases]
     found = {(ref.name, json.dumps(dict(ref.kwargs), sort_keys=True)) for ref in _refs(inputs)}
-    if not found:
-        return ()
-    calls = "\n".join(f"    resolve(Ref({name!r}, json.loads({kwargs!r})))" for name, kwargs in sorted(found))
-    imports = "    import json\n    from fourbit.codec import Ref\n    from fourbit.exam.fixtures import resolve\n"
-    return (f"def _warm_up():\n{imports}{calls}\n_warm_up()\ndel _warm_up",)
+    calls = "".join(f"    resolve(Ref({name!r}, json.loads({kwargs!r})))\n" for name, kwargs in sorted(found))
+    imports = (
+        "    import json\n    import torch\n    from fourbit.codec import Ref, decode, encode\n"
+        "    from fourbit.exam.fixtures import resolve\n    decode(encode(torch.zeros(1)))\n"
+    )
+    return (f"def _warm_up():\n{imports}{calls}_warm_up()\ndel _warm_up",)
 
 
 def _refs(value: Any) -> Iterator[Ref]:

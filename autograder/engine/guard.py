@@ -2,7 +2,7 @@
 
 The guard is the first process in the jail (nothing in there can signal or trace it) and never runs a line of a
 submission. A *member* is a process that holds a notebook's state: the live one, the one before it while a cell is on
-trial (the restore point), and for every session a template with the process that answers its calls.
+trial (the restore point), and for every session the process that answers its calls.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ _CALL_OUTPUT = 64 * 2**10
 
 @dataclass
 class _Session:
-    template: Member
+    """``worker`` answers the calls; ``template`` is the state it was forked from, once the live process has gone on."""
+
+    handler: str
+    argument: bytes
     worker: Member | None = None
+    template: Member | None = None
 
 
 @dataclass
@@ -64,6 +68,7 @@ class Guard:
         if self.live is None:
             self._done("crashed", "the notebook's process had ended in an earlier cell", kept=False)
             return
+        self._keep_moment()
         self._release_spare()
         self._try_out(frame.header["checkpoint"])
         budget = min(self.limits.output_bytes, self._left)
@@ -81,6 +86,7 @@ class Guard:
         if self.live is None:
             self._done("crashed", "the notebook's process had ended in an earlier cell", kept=False)
             return
+        self._keep_moment()
         if frame.header["checkpoint"]:
             self._release_spare()
             self._try_out(True)
@@ -172,18 +178,31 @@ class Guard:
         return meet(ours, parent, deadline)
 
     def _open(self, frame: Frame) -> None:
-        number, seconds = frame.header["session"], frame.header["seconds"]
-        template = self._fork(self.live, always=True) if self.live else None
-        if template is None:
-            why = "no process could be forked for it" if self.live else "the notebook's process has ended"
-            self._done("crashed", why, kept=False, limit="processes" if self.live else "")
+        """Fork the process that answers the calls of a session; the live one, which stands still, is its restore
+        point."""
+        if self.live is None:
+            self._done("crashed", "the notebook's process has ended", kept=False)
             return
-        self.sessions[number] = _Session(template)
-        exchange = self._exchange(template, time.monotonic() + seconds, 0, interrupt=False)
-        ending = exchange.run({"do": "handler", "handler": frame.header["handler"]}, frame.body)
-        if not ending.alive or ending.status != "ok":
+        session = self.sessions[frame.header["session"]] = _Session(frame.header["handler"], frame.body)
+        ending = self._man(session, time.monotonic() + frame.header["seconds"])
+        if ending.status != "ok":
             self._close(frame, answer=False)
-        self._done(ending.status, ending.message, kept=False)
+        self._done(ending.status, ending.message, kept=False, limit=ending.limit)
+
+    def _man(self, session: _Session, deadline: float) -> Ending:
+        """Give a session a process that answers its calls."""
+        parent = session.template or self.live
+        session.worker = self._fork(parent, always=True) if parent else None
+        if session.worker is None:
+            return Ending(False, "crashed", "no process could be forked for it", limit="processes")
+        exchange = self._exchange(session.worker, deadline, 0, interrupt=False)
+        return exchange.run({"do": "handler", "handler": session.handler}, session.argument)
+
+    def _keep_moment(self) -> None:
+        """Before the live process goes on: copy it for the open sessions, whose calls are to see it as it was."""
+        for session in self.sessions.values():
+            if session.template is None and self.live is not None:
+                session.template = self._fork(self.live, always=True)
 
     def _call(self, frame: Frame) -> None:
         deadline = time.monotonic() + frame.header["seconds"]
@@ -191,15 +210,12 @@ class Guard:
         if session is None:
             self._done("crashed", "the session could not be opened", kept=False)
             return
-        if session.worker is None:
-            session.worker = self._fork(session.template, always=True)
-        if session.worker is None:
-            self._done("crashed", "no process could be forked for the call", kept=False, limit="processes")
-            return
-        exchange = self._exchange(session.worker, deadline, _CALL_OUTPUT, interrupt=False)
-        ending = exchange.run({"do": "call", "budget": _CALL_OUTPUT}, frame.body)
-        if not ending.alive:
-            ending = self._remove(session.worker, session.template, ending)
+        ending = Ending(True, "ok") if session.worker else self._man(session, deadline)
+        if ending.status == "ok" and session.worker:
+            exchange = self._exchange(session.worker, deadline, _CALL_OUTPUT, interrupt=False)
+            ending = exchange.run({"do": "call", "budget": _CALL_OUTPUT}, frame.body)
+        if not ending.alive and session.worker:
+            ending = self._remove(session.worker, session.template or self.live, ending)
             session.worker = None
         self._done(ending.status, ending.message, kept=ending.alive, body=ending.payload, limit=ending.limit)
 
