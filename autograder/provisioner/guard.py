@@ -40,7 +40,9 @@ def run(wire: Wire, policy: JailPolicy, guards: tuple[int, ...], frame: Frame) -
             pipes.close()
             os.setsid()  # an interrupt reaches the commands that it started, too
             confine(policy, (guard_pid, *guards))
-            kernel.run(frame.header["kernel"], frame.descriptors, piped=policy.mode is not JailMode.LANDLOCK)
+            piped = policy.mode is not JailMode.LANDLOCK  # which lets nobody make sockets
+            wanted, channels = frame.header["kernel"], frame.descriptors
+            kernel.run(wanted, channels, piped=piped, output_bytes=policy.limits.output_bytes)
         for descriptor in frame.descriptors:
             os.close(descriptor)
         wire.send({"say": "ready"})
