@@ -21,6 +21,7 @@ _EXPORTS = {
     ".docx": "a document", ".png": "a picture", ".jpg": "a picture",
 }  # fmt: skip
 _ADDED = re.compile(r"\s*\(\d+\)$|[-_ ]+(copy|kopie|copie)\s*\d*$|^(copy|kopie|copie)[-_ ](of|von|de)[-_ ]|-\d+$")
+_ARCHIVES = frozenset({".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"})
 _LOST_ENDINGS = ("", ".json", ".txt")
 
 Parsed = StudentNotebook | UnreadableError
@@ -46,14 +47,24 @@ class Found:
 
 def find_notebooks(template: Template, files: Mapping[str, bytes], caps: Caps) -> Found:
     """Return which of `files` is which notebook of `template`."""
-    data = {name: content for name, content in files.items() if _ENDING.search(name)}
-    if not data:  # the ending can be lost altogether
-        data = {name: content for name, content in files.items() if _looks_like_notebook(name, content)}
+    data = _notebooks(files)
     parsed = {name: _parse(content, caps) for name, content in data.items()}
     others = {name: content for name, content in files.items() if name not in data}
     chosen, notes = _choose(template, parsed, data)
     missing = {nb.name: _export(nb.name, others) for nb in template.notebooks if nb.name not in chosen}
     return _at_the_top(Found(parsed, chosen, others, missing, tuple(notes)))
+
+
+def holds_notebook(files: Mapping[str, bytes], caps: Caps) -> bool:
+    """Whether at least one notebook among `files` can be read."""
+    return any(isinstance(_parse(data, caps), StudentNotebook) for data in _notebooks(files).values())
+
+
+def _notebooks(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    data = {name: content for name, content in files.items() if _ENDING.search(name)}
+    if not data:  # the ending can be lost altogether
+        data = {name: content for name, content in files.items() if _looks_like_notebook(name, content)}
+    return data
 
 
 def _parse(data: bytes, caps: Caps) -> Parsed:
@@ -129,6 +140,9 @@ def _export(name: str, others: Mapping[str, bytes]) -> str:
         if path.suffix.lower() in _EXPORTS and is_called(path.stem, name):
             kind = _EXPORTS[path.suffix.lower()]
             return f"{plain(file, 200)} is {kind} made from it, which cannot be run; hand in the .ipynb file itself"
+    archives = [file for file in others if PurePosixPath(file).suffix.lower() in _ARCHIVES]
+    if archives:
+        return f"{plain(archives[0], 200)} is an archive, which nothing opens here; hand in the .ipynb file itself"
     return ""
 
 

@@ -275,6 +275,25 @@ def test_the_last_attempt_on_time_counts_and_all_are_kept(listed: Course, tmp_pa
     assert submitted(course, "ben")["timestamp.txt"] == b"2026-11-20 10:00:00 UTC\n"
 
 
+def test_an_upload_that_cannot_be_read_undoes_no_work(listed: Course, tmp_path: Path) -> None:
+    course, template = listed
+    name = "PS_ben_attempt_2026-11-{}-10-00-00_{}"
+    good = notebook(template)
+    uploads = {
+        "16": ("ps1.ipynb", good),
+        "17": ("ps1.ipynb", good[:999]),
+        "18": ("ps1.pdf", b"%PDF"),
+        "19": ("ps1", good),
+    }
+    for day in ("17", "19"):
+        entries = {name.format(d, file): data for d, (file, data) in uploads.items() if d <= day}
+        found = collected(course, zipped(tmp_path / f"{day}.zip", entries))
+        assert name.format("16" if day < "19" else "19", "")[:-1] in counting(found)["ben"]
+    notes = [note for taken in found.taken for note in taken.notes]
+    assert "its notebook cannot be read" in notes
+    assert "there is no notebook in it" in notes
+
+
 def test_an_extension_or_another_deadline_makes_another_attempt_count(listed: Course, tmp_path: Path) -> None:
     course, template = listed
     export = zipped(tmp_path / "x.zip", blackboard(template))
@@ -324,6 +343,21 @@ def test_a_receipt_holds_for_what_grading_reads(listed: Course, tmp_path: Path) 
     assert receipt.when == datetime(2026, 11, 20, 12, tzinfo=UTC)
     assert raw.files["timestamp.txt"] == b"2026-11-20 12:00:00 UTC\n"
     assert any("timestamp.txt was left out" in note for note in found.taken[0].notes)
+
+
+def test_no_student_can_make_the_receipt_a_lie(listed: Course, tmp_path: Path) -> None:
+    """With files that a writer or a reader would lose: then nobody could tell when the work was handed in."""
+    course, template = listed
+    entries: dict[str, bytes] = {f"ben/{i:03d}.txt": b"x" for i in range(600)}
+    entries |= {f"ben/.{name}.new": b"x" for name in ("ps1.ipynb", "000.txt", "timestamp.txt", "001")}
+    entries |= {"ben/Timestamp.TXT": b"1999-01-01", "ben/ps1.ipynb": notebook(template), "ben/a/b/c/d/e/f/g/h": b"deep"}
+    export = zipped(tmp_path / "x.zip", entries)
+    for received_at in ("", "2026-11-20 12:00", "2026-11-20 13:00"):
+        collected(course, export, received=received_at)
+        raw = read_folder(course.path("submitted", "ben", "ps1"))
+        assert not raw.notes
+        assert received(course, "ps1")["ben"].sha256 == files_hash(raw.files)
+        assert received(course, "ps1")["ben"].at[11:13] == received_at[11:13]
 
 
 def test_what_lay_in_submitted_before_is_kept(listed: Course, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autograder.files import keep_files
 from autograder.ingest import Ingested, ingest
@@ -156,7 +158,9 @@ def test_pictures_of_a_written_answer_stay_and_nothing_else_does(template: Templ
     assert cell.attachments == {"a.png": {"image/png": "aGk="}}
 
 
-def test_format_3_is_read(template: Template) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_old_formats_are_read(template: Template, version: int) -> None:
+    """Format 2 had no metadata of cells, so the answers are found by what they define and where they stand."""
     new = released(template, GOOD)
     cells = [
         {"cell_type": "code", "input": c["source"], "language": "python", "metadata": c["metadata"], "outputs": []}
@@ -164,7 +168,9 @@ def test_format_3_is_read(template: Template) -> None:
         else {"cell_type": "markdown", "source": [c["source"]], "metadata": c["metadata"]}
         for c in new["cells"]
     ]
-    old = {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": cells, "metadata": {}}]}
+    for cell in cells if version == 2 else ():
+        del cell["metadata"]
+    old = {"nbformat": version, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": cells, "metadata": {}}]}
     assert answers(rebuilt(template, old)) == GOOD
 
 
@@ -401,6 +407,11 @@ def test_an_export_instead_of_the_notebook_is_named(template: Template) -> None:
     assert "ps1 (1).html is a web page made from it" in found.notebooks[0].problem
 
 
+def test_an_archive_instead_of_the_notebook_is_named(template: Template) -> None:
+    found = ingest(template, RawSubmission({"work.zip": b"PK\x03\x04"}))
+    assert "work.zip is an archive" in found.notebooks[0].problem
+
+
 @pytest.mark.parametrize("name", ["ps1.json", "ps1.txt", "ps1"])
 def test_a_notebook_whose_ending_got_lost_is_taken(template: Template, name: str) -> None:
     data = json.dumps(released(template, GOOD)).encode()
@@ -417,3 +428,61 @@ def test_files_beside_a_notebook_in_a_folder_stay_beside_it(template: Template) 
         "mine/a.csv": b"1",
         "b.csv": b"2",
     }
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.sampled_from(["delete", "duplicate", "move", "rename", "swap", "retype", "strip", "tag"]),
+        st.integers(0, 30),
+        st.integers(0, 30),
+    ),
+    max_size=12,
+)
+
+
+def change(cells: list[dict[str, Any]], what: str, here: int, there: int) -> None:
+    """Do to a notebook's cells what a clumsy or a clever hand can do."""
+    if not cells:
+        return
+    cell, other = cells[here % len(cells)], cells[there % len(cells)]
+    mine, theirs = cell["metadata"].get("nbgrader", {}), other["metadata"].get("nbgrader", {})
+    if what == "delete":
+        cells.remove(cell)
+    elif what in ("duplicate", "move"):
+        copy = json.loads(json.dumps(cell))
+        if what == "move":
+            cells.remove(cell)
+        cells.insert(there % (len(cells) + 1), copy)
+    elif what == "rename":
+        mine["grade_id"] = "other"
+    elif what == "swap" and mine and theirs:
+        mine["grade_id"], theirs["grade_id"] = theirs["grade_id"], mine["grade_id"]
+    elif what == "retype":
+        cell["cell_type"] = ("code", "markdown", "raw")[there % 3]
+    elif what == "strip":
+        cell["metadata"] = {}
+    elif what == "tag":
+        cell["metadata"] |= {
+            "tags": ["skip-execution"],
+            "nbgrader": {**mine, "points": 99, "locked": False, "grade": True},
+        }
+
+
+@settings(deadline=None, max_examples=200)
+@given(changes=CHANGES)
+def test_whatever_is_done_to_cells_the_tests_are_the_instructors(
+    template: Template, changes: list[tuple[str, int, int]]
+) -> None:
+    notebook = released(template, GOOD)
+    for done in changes:
+        change(notebook["cells"], *done)
+    result = rebuilt(template, notebook)
+    cells = [cell for cell in result.cells if cell.cell is not None]
+    assert [cell.cell for cell in cells] == list(template.notebooks[0].cells)
+    for cell in cells:
+        assert cell.cell is not None
+        assert cell.kind == cell.cell.kind
+        if cell.cell.role in ("test", "locked", "task"):
+            assert (cell.origin, cell.source) == ("template", cell.cell.source)
+    if {what for what, _, _ in changes} <= {"duplicate", "tag", "move"}:
+        assert answers(result) == GOOD

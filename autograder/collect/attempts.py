@@ -15,12 +15,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from autograder.collect.receipts import Receipt, append_receipts, iso, parse_iso, read_receipts, receipts_path
+from autograder.collect.unpack import TIMESTAMP
 from autograder.journal import FOLDER, write_atomically
 from autograder.nbgrader_course import NbgraderCourse
+from autograder.notebook_files import holds_notebook
 from autograder.results import GradingError, files_hash, plain
 from autograder.untrusted import Caps, read_folder
-
-_STAMP = "timestamp.txt"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Attempt:
         at: time of submission (UTC) by a clock that is not the student's; None = unknown.
         source: where the files and `at` are from.
         seen: a weak time (UTC) that only orders attempts.
+        readable: there is a notebook in it that can be read.
         stated: the instructor said `at`, which is then believed over what was said before.
         bound: a time (UTC) by which it was certainly there, with its source; used for a new attempt whose time nothing
             tells, because a later run would know a later one only.
@@ -42,6 +43,7 @@ class Attempt:
     at: datetime | None = None
     late: bool | None = None
     seen: datetime | None = None
+    readable: bool = True
     stated: bool = False
     bound: tuple[datetime, str] | None = None
 
@@ -81,13 +83,18 @@ class Attempts:
         number = known.attempt if known else 1 + max((r.attempt for r in self.of(attempt.student)), default=0)
         files = dict(attempt.files)
         if attempt.at is not None:
-            files[_STAMP] = f"{attempt.at:%Y-%m-%d %H:%M:%S} UTC\n".encode()
+            files[TIMESTAMP] = f"{attempt.at:%Y-%m-%d %H:%M:%S} UTC\n".encode()
         receipt = Receipt(
             attempt.student, iso(attempt.at), files_hash(files), attempt.source, number, attempt.late, False, content,
-            iso(attempt.seen), iso(datetime.now(UTC)),
+            iso(attempt.seen), iso(datetime.now(UTC)), False, attempt.readable,
         )  # fmt: skip
         if not self.dry:
-            self._store(receipt, files)
+            folder = self._attempt_folder(receipt)
+            if known:  # the same files with a better time
+                write_atomically(folder / TIMESTAMP, files[TIMESTAMP])
+            else:
+                _store(folder, files)
+            receipt = replace(receipt, sha256=files_hash(read_folder(folder, self.caps).files))
         self._add(receipt)
         return receipt, known is None
 
@@ -106,9 +113,10 @@ class Attempts:
         if digest in {receipt.sha256 for receipt in self._of.get(student, [])}:
             return None
         number = 1 + max((r.attempt for r in self.of(student)), default=0)
-        content = files_hash({name: data for name, data in raw.files.items() if name != _STAMP})
+        content = files_hash({name: data for name, data in raw.files.items() if name != TIMESTAMP})
         source = "found in submitted/, put there by other means"
-        receipt = Receipt(student, "", digest, source, number, None, True, content, "", iso(datetime.now(UTC)), True)
+        now, readable = iso(datetime.now(UTC)), holds_notebook(raw.files, self.caps)
+        receipt = Receipt(student, "", digest, source, number, None, True, content, "", now, True, readable)
         if not self.dry:
             target = self._attempt_folder(receipt)
             shutil.rmtree(target, ignore_errors=True)
@@ -117,8 +125,12 @@ class Attempts:
         return receipt
 
     def choose(self, student: str, deadline: datetime | None) -> Receipt | None:
-        """Return the attempt that counts: the last of those not known to be late, else the last of all."""
+        """Return the attempt that counts: the last of those not known to be late, else the last of all.
+
+        One in which no notebook can be read counts only when that is so for all: a broken upload undoes no work.
+        """
         attempts = self.of(student)
+        attempts = [receipt for receipt in attempts if receipt.readable] or attempts
         on_time = [receipt for receipt in attempts if not is_late(receipt, deadline)]
         return max(on_time or attempts, key=_order, default=None)
 
@@ -166,18 +178,6 @@ class Attempts:
     def _attempt_folder(self, receipt: Receipt) -> Path:
         return self.folder / quote(receipt.student, safe="@ ") / f"{receipt.attempt:03d}"
 
-    def _store(self, receipt: Receipt, files: Mapping[str, bytes]) -> None:
-        """Write the files of an attempt so that its folder is there complete or not at all."""
-        folder = self._attempt_folder(receipt)
-        if folder.exists():  # the same files with a better time, or a run that ended before its receipt was written
-            shutil.rmtree(folder)
-        spare = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(spare, ignore_errors=True)
-        spare.mkdir(parents=True)
-        for name, data in files.items():
-            write_atomically(spare / name, data)
-        os.replace(spare, folder)
-
     def _place(self, student: str) -> Path:
         """Return the student's place in ``submitted/``.
 
@@ -203,6 +203,22 @@ class Attempts:
             os.replace(place, old)
         os.replace(spare, place)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _store(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write the files of an attempt so that its folder is there complete or not at all."""
+    spare = folder.with_name(f".{folder.name}.new")
+    for path in (folder, spare):  # of a run that was ended before it wrote the receipt
+        shutil.rmtree(path, ignore_errors=True)
+    spare.mkdir(parents=True)
+    for name, data in files.items():
+        path = spare / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    os.replace(spare, folder)
 
 
 def is_late(receipt: Receipt, deadline: datetime | None) -> bool:

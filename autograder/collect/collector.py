@@ -22,6 +22,7 @@ from autograder.collect.sorting import Left, Piece, Sorter, file_parts
 from autograder.collect.times import course_zone, parse_time
 from autograder.collect.unpack import Unpacked, is_notebook, unpack
 from autograder.nbgrader_course import NbgraderCourse, open_course
+from autograder.notebook_files import holds_notebook
 from autograder.results import GradingError, plain
 from autograder.untrusted import Caps
 
@@ -174,11 +175,12 @@ class _Collecting:
             at,
             group.claim.late,
             unpacked.seen,
+            holds_notebook(unpacked.files, Caps()),
             stated,
             (now, "collected before the deadline") if early else None,
         )
         receipt, new = self.attempts.keep(attempt)
-        notes, count = _notes(group, unpacked), len(unpacked.files)
+        notes, count = _notes(group, unpacked, attempt.readable), len(unpacked.files)
         self.taken.append(Taken(group.student, group.origin, group.how, receipt, new, count, notes=notes))
 
     def _deadline(self, student: str) -> datetime | None:
@@ -228,12 +230,13 @@ class _Collecting:
                 del self.groups[key]
 
 
-def _notes(group: _Group, unpacked: Unpacked) -> tuple[str, ...]:
+def _notes(group: _Group, unpacked: Unpacked, readable: bool) -> tuple[str, ...]:
     notes = list(unpacked.notes)
     if group.claim.layout == EXCHANGE:  # where nbgrader puts a time stamp into every submission
         notes = [note for note in notes if not note.startswith("its timestamp.txt")]
-    if not any(is_notebook(name) for name in unpacked.files):
-        notes.append("there is no notebook in it")
+    if not readable:
+        there = any(is_notebook(name) for name in unpacked.files)
+        notes.append("its notebook cannot be read" if there else "there is no notebook in it")
     return tuple(notes)
 
 

@@ -32,6 +32,7 @@ class Receipt:
         content: hash of the student's own files alone, without the time stamp that goes with them.
         seen: a time that only orders attempts (an archive's entry, a file's date), ISO 8601 or "".
         collected: when this line was written.
+        readable: there is a notebook in it that can be read; an attempt without one takes no other's place.
         found: it lay in ``submitted/`` already; nothing is known about how it came there.
     """
 
@@ -46,6 +47,7 @@ class Receipt:
     seen: str = ""
     collected: str = ""
     found: bool = False
+    readable: bool = True
 
     @property
     def when(self) -> datetime | None:

@@ -121,6 +121,8 @@ class Sorter:
 
     def _open(self, place: Path) -> Listing:
         """List the archive of a class."""
+        if not place.is_file():
+            raise RefusedError("it is not a file (a pipe, device or socket)")
         if place.name.casefold().endswith(".zip"):
             listing, opened = list_zip(place, 10 * MAX_ENTRIES)
             self.stack.callback(opened.close)

@@ -12,6 +12,8 @@ from autograder.collect.archives import MAX_ENTRIES, Member, Refusal, is_archive
 from autograder.collect.paths import RefusedError, check_portable, is_junk, shown
 from autograder.untrusted import SKIPPED_FOLDERS, Caps
 
+TIMESTAMP = "timestamp.txt"  # nbgrader reads the time of submission from it
+_STAMP_SIZE = 64  # bytes that it can take
 _NOTES = 20  # of one kind or another, for one attempt
 _NESTED = 3  # an archive in an archive in an archive, and no further
 _OTHER_ARCHIVES = (".rar", ".7z", ".gz", ".bz2", ".xz")
@@ -46,8 +48,9 @@ def unpack(members: Sequence[Member], names: Sequence[str], assignment: str, cap
         found = _one_each(_renamed(found, names), names, notes)
         files = _read(found, caps, notes)
         seen = max((member.seen for member in found if member.seen), default=None)
-    if files.pop("timestamp.txt", None) is not None:
-        notes.append("its timestamp.txt was left out: the student's side wrote it")
+    for name in [name for name in files if name.casefold() == TIMESTAMP]:
+        del files[name]
+        notes.append(f"its {name} was left out: the student's side wrote it")
     if len(notes) > _NOTES:
         notes[_NOTES:] = [f"and {len(notes) - _NOTES:,} more of the kind"]
     return Unpacked(files, tuple(notes), seen)
@@ -167,10 +170,10 @@ def _read(members: Sequence[Member], caps: Caps, notes: list[str]) -> dict[str, 
         if len(member.parts) > caps.depth:
             notes.append(str(Refusal(member.name, f"it lies more than {caps.depth} folders deep")))
             continue
-        if len(files) >= caps.files:
-            notes.append(f"only {caps.files} files were taken, notebooks first; there were {len(members):,}")
+        if len(files) >= caps.files - 1:  # a time stamp will be added
+            notes.append(f"only {len(files)} files were taken, notebooks first; there were {len(members):,}")
             break
-        limit = min(caps.notebook if member.name.endswith(".ipynb") else caps.file, caps.total - total)
+        limit = min(caps.notebook if member.name.endswith(".ipynb") else caps.file, caps.total - _STAMP_SIZE - total)
         try:
             check_portable(member.parts)
             data = member.read(limit)
