@@ -67,9 +67,7 @@ class Receipts:
         elif receipt is not None and receipt.late:
             note = _LATE
         if self.strict:
-            return Arrival(
-                note=note or "the time of submission is unknown: there is no receipt; no penalty was decided"
-            )
+            return Arrival(note=note or _UNKNOWN, strict=True)
         text = files.get(TIMESTAMP, b"")[:100].decode("utf-8", "replace").strip()
         at = parse_time(text)
         if at is None:

@@ -42,7 +42,7 @@ def penalty(score: float, days: int, free: int, percent_per_day: float, max_days
         return 0.0
     if max_days and days > max_days:
         return score
-    return score * min(100.0, max(0, days - free) * percent_per_day) / 100.0
+    return score * (min(100.0, max(0, days - free) * percent_per_day) / 100.0)
 
 
 class LateDays(LateSubmissionPlugin):

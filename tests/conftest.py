@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.pages import BLOCKED
+from tests.postgres import Server, private_server
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,3 +53,10 @@ def browser(chromium: str) -> Iterator[Any]:
         found = driver.chromium.launch(executable_path=chromium, args=BLOCKED)
         yield found
         found.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of the tests' own; made when the first test asks for it."""
+    with private_server() as server:
+        yield server

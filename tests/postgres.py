@@ -39,13 +39,21 @@ class Server:
     def url(self, database: str) -> str:
         return f"postgresql+psycopg://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def new_database(self, like: str = "template1") -> str:
+        """Make a database, empty or a copy of another, and return its name."""
         self._databases += 1
         name = f"grades{self._databases}"
         with self._connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return self.url(name)
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
+        return name
+
+    def cut_connections(self) -> None:
+        """End every connection but this one, as an administrator would."""
+        with self._connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""

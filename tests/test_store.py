@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,26 +22,49 @@ from autograder.arrival import Arrival, Receipts
 from autograder.gradebook import open_gradebook, read_standings
 from autograder.journal import Journal, journal_of
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
+from autograder.regrade import PARTS, reason_for
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, from_json
 from autograder.store import Store, Stored
 from autograder.template import Template
-from tests.plain_course import make_course, released
+from tests.plain_course import make_course, nbgrader, released
+from tests.postgres import Server
 
 pytestmark = pytest.mark.linux
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Template]:
+Course = tuple[NbgraderCourse, Template]
+
+
+def set_config(root: Path, line: str) -> NbgraderCourse:
+    """Add a line to the course's configuration."""
+    with (root / "nbgrader_config.py").open("a") as stream:
+        stream.write(line + "\n")
+    return open_course(root)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def prepared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Template, Server | None, str]:
     """A course with an empty gradebook, which takes nbgrader a while to make."""
     course, template = make_course(tmp_path_factory.mktemp("prepared") / "plain")
+    server = database = None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres")
+        database = server.new_database()
+        course = set_config(course.root, f'c.CourseDirectory.db_url = "{server.url(database)}"')
     Store(course, template).close()
-    return course.root, template
+    return course.root, template, server, database or ""
 
 
 @pytest.fixture
-def course(prepared: tuple[Path, Template], tmp_path: Path) -> tuple[NbgraderCourse, Template]:
-    shutil.copytree(prepared[0], tmp_path / "plain")
-    return open_course(tmp_path / "plain"), prepared[1]
+def course(prepared: tuple[Path, Template, Server | None, str], tmp_path: Path) -> Course:
+    root, template, server, database = prepared
+    shutil.copytree(root, tmp_path / "plain")
+    if server is not None:
+        copy = server.url(server.new_database(database))
+        return set_config(tmp_path / "plain", f'c.CourseDirectory.db_url = "{copy}"'), template
+    return open_course(tmp_path / "plain"), template
 
 
 def record(student: str = "ada", mean: float = 2.0, why: str = "first", key: str = "k1") -> SubmissionRecord:
@@ -92,7 +118,7 @@ def by_hand(course: NbgraderCourse, student: str = "ada") -> None:
     gradebook.close()
 
 
-def test_what_humans_decided_survives_a_regrade(course: tuple[NbgraderCourse, Template]) -> None:
+def test_what_humans_decided_survives_a_regrade(course: Course) -> None:
     write(*course, record())
     by_hand(course[0])
     write(*course, record(mean=0.0, key="k2"))
@@ -105,7 +131,7 @@ def test_what_humans_decided_survives_a_regrade(course: tuple[NbgraderCourse, Te
     assert not standing.questions["ps1", "test_primes"].needs_manual_grade
 
 
-def test_a_changed_answer_is_looked_at_again_even_after_a_crash(course: tuple[NbgraderCourse, Template]) -> None:
+def test_a_changed_answer_is_looked_at_again_even_after_a_crash(course: Course) -> None:
     write(*course, record())
     by_hand(course[0])
     journal_of(course[0].root, "ps1").keep(record(why="rewritten", key="k2"))
@@ -113,7 +139,7 @@ def test_a_changed_answer_is_looked_at_again_even_after_a_crash(course: tuple[Nb
     assert read_standings(course[0], "ps1")["ada"].questions["ps1", "why"].needs_manual_grade
 
 
-def test_a_changed_answer_is_looked_at_again(course: tuple[NbgraderCourse, Template]) -> None:
+def test_a_changed_answer_is_looked_at_again(course: Course) -> None:
     write(*course, record())
     by_hand(course[0])
     write(*course, record(why="rewritten", key="k2"))
@@ -123,7 +149,7 @@ def test_a_changed_answer_is_looked_at_again(course: tuple[NbgraderCourse, Templ
     assert not questions["ps1", "test_primes"].needs_manual_grade
 
 
-def test_late_work_gets_the_courses_own_penalty(course: tuple[NbgraderCourse, Template]) -> None:
+def test_late_work_gets_the_courses_own_penalty(course: Course) -> None:
     with (course[0].root / "nbgrader_config.py").open("a") as stream:
         stream.write('c.LateSubmissionPlugin.penalty_method = "zero"\n')
     late = (open_course(course[0].root), course[1])
@@ -145,7 +171,7 @@ def test_late_work_gets_the_courses_own_penalty(course: tuple[NbgraderCourse, Te
     assert {s.late_penalty for name, s in standings.items() if name != "late"} == {0}
 
 
-def test_files_are_replaced_and_leftovers_go(course: tuple[NbgraderCourse, Template]) -> None:
+def test_files_are_replaced_and_leftovers_go(course: Course) -> None:
     write(*course, record(), **{"old.csv": b"1", "both": b"file"})
     folder = course[0].path("autograded", "ada", "ps1")
     (folder / ".ps1.ipynb.new").write_text("a leftover of a crash")
@@ -156,7 +182,7 @@ def test_files_are_replaced_and_leftovers_go(course: tuple[NbgraderCourse, Templ
     assert Path("/etc/passwd").exists()
 
 
-def test_records_and_journal_round_trip(course: tuple[NbgraderCourse, Template], tmp_path: Path) -> None:
+def test_records_and_journal_round_trip(course: Course, tmp_path: Path) -> None:
     odd = record("../..")
     write(*course, record())
     journal = journal_of(course[0].root, "ps1")
@@ -188,7 +214,97 @@ def test_a_record_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
         from_json(json.dumps(text))
 
 
-def test_an_assignment_that_changed_its_cells_is_told(course: tuple[NbgraderCourse, Template]) -> None:
+def test_a_regrade_leaves_an_account(course: Course) -> None:
+    write(*course, record())
+    journal = journal_of(course[0].root, "ps1")
+    assert journal.history() == []
+    stored = write(*course, record(mean=0.5, key="k2"), reason="submission")
+    ((at, change),) = journal.history()
+    assert stored.change == change
+    assert (change.student, change.reason, change.old, change.new) == ("ada", "submission", 6.5, 5.0)
+    assert [(q.name, q.old, q.new) for q in change.questions] == [("test_mean", 2.0, 0.5)]
+    assert at.endswith("+00:00")
+    write(*course, record(mean=0.5, key="k2"), reason="forced")
+    write(*course, record(mean=0.5, key="k2"), reason="forced")
+    assert [(c.reason, c.questions) for _, c in journal.history()[1:]] == [("forced", ())]
+
+
+@pytest.mark.parametrize(
+    ("now", "key", "force", "reason"),
+    [
+        ({"source": "b"}, "k", False, "source"),
+        ({"submission": "b", "limits": "b"}, "k", True, "submission, limits"),
+        ({}, "k", True, "forced"),
+        ({}, "k", False, "lost"),
+        ({"exam": "b"}, "", False, "crashed"),
+    ],
+)
+def test_the_reason_for_a_regrade(now: dict[str, str], key: str, force: bool, reason: str) -> None:
+    before = dict.fromkeys(PARTS, "a")
+    assert reason_for(before, key, before | now, force) == reason
+    assert reason_for(None, "", before, force) == ""
+    assert reason_for({}, "k", before, force) == "engine"
+
+
+def test_a_second_grader_is_refused_until_the_first_is_gone(course: Course) -> None:
+    script = (
+        "import sys, time\nfrom autograder.nbgrader_course import load_template, open_course\n"
+        "from autograder.store import Store\ncourse = open_course(sys.argv[1])\n"
+        "store = Store(course, load_template(course, 'ps1'))\nprint('open', flush=True)\ntime.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(course[0].root)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(GradingError, match=rf"graded already, by process {other.pid} on .+ since 20"):
+            Store(*course)
+        other.kill()
+    write(*course, record())
+
+
+def test_a_long_foreign_name_has_a_record(course: Course) -> None:
+    name = "Ж" * 100
+    write(*course, record(name))
+    assert journal_of(course[0].root, "ps1").record(name) is not None
+
+
+def change_source(root: Path, change: Callable[[list[dict[str, Any]]], None]) -> Template:
+    path = root / "source" / "ps1" / "ps1.ipynb"
+    found = json.loads(path.read_text())
+    change(found["cells"])
+    path.write_text(json.dumps(found))
+    return load_template(open_course(root), "ps1")
+
+
+def new_question(cells: list[dict[str, Any]]) -> None:
+    """One more answer and its test, a locked cell less."""
+    for like, name in (("mean", "median"), ("test_mean", "test_median")):
+        cell = json.loads(
+            json.dumps(next(c for c in cells if c["metadata"].get("nbgrader", {}).get("grade_id") == like))
+        )
+        cell["metadata"]["nbgrader"]["grade_id"] = cell["id"] = name
+        cells.append(cell)
+    cells[:] = [cell for cell in cells if cell["metadata"].get("nbgrader", {}).get("grade_id") != "setup"]
+
+
+def test_a_question_that_is_new_is_added_and_nothing_of_a_humans_is_lost(course: Course) -> None:
+    write(*course, record())
+    by_hand(course[0])
+    template = change_source(course[0].root, new_question)
+    more = replace(
+        record(key="k2"), questions=(*record().questions, replace(record().questions[0], name="test_median"))
+    )
+    write(course[0], template, more)
+    standing = read_standings(course[0], "ps1")["ada"]
+    assert standing.questions["ps1", "test_median"].score == 2
+    assert standing.max_score == 14
+    assert standing.questions["ps1", "why"].comment == "Good, but say why."
+    assert standing.questions["ps1", "why"].score == 2
+    nbgrader(course[0].root, "generate_assignment", "ps1", "--force")  # finds no difference to refuse
+    write(course[0], template, more)
+    assert read_standings(course[0], "ps1")["ada"] == standing
+
+
+def test_an_assignment_that_changed_its_cells_is_told(course: Course) -> None:
     write(*course, record())
     path = course[0].root / "source" / "ps1" / "ps1.ipynb"
     path.write_text(path.read_text().replace('"test_mean"', '"test_average"'))
@@ -196,7 +312,7 @@ def test_an_assignment_that_changed_its_cells_is_told(course: tuple[NbgraderCour
         Store(course[0], load_template(course[0], "ps1"))
 
 
-def test_new_points_and_tests_are_taken_over(course: tuple[NbgraderCourse, Template]) -> None:
+def test_new_points_and_tests_are_taken_over(course: Course) -> None:
     write(*course, record())
     path = course[0].root / "source" / "ps1" / "ps1.ipynb"
     path.write_text(path.read_text().replace('"points": 4', '"points": 8'))
@@ -204,22 +320,21 @@ def test_new_points_and_tests_are_taken_over(course: tuple[NbgraderCourse, Templ
     assert read_standings(course[0], "ps1")["ada"].max_score == 16
 
 
-def test_a_database_that_cannot_be_used_says_so_without_its_password(course: tuple[NbgraderCourse, Template]) -> None:
+def test_a_database_that_cannot_be_used_says_so_without_its_password(course: Course) -> None:
     with (course[0].root / "nbgrader_config.py").open("a") as stream:
         stream.write('c.CourseDirectory.db_url = "postgresql://teacher:hunter2@localhost:1/grades"\n')
     with pytest.raises(GradingError, match="gradebook postgresql") as error:
         Store(open_course(course[0].root), course[1])
     assert "hunter2" not in str(error.value)
     (course[0].root / "gradebook.db").write_text("not a database at all, but long enough to be looked at")
+    broken = set_config(course[0].root, f'c.CourseDirectory.db_url = "sqlite:///{course[0].root / "gradebook.db"}"')
     with pytest.raises(GradingError, match=r"gradebook\.db cannot be used"):
-        Store(*course)
+        Store(broken, course[1])
 
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("moment", ["rows", "record", "files", "journal"])
-def test_killed_at_any_moment_it_is_either_old_or_graded_again(
-    course: tuple[NbgraderCourse, Template], moment: str, after: bool
-) -> None:
+def test_killed_at_any_moment_it_is_either_old_or_graded_again(course: Course, moment: str, after: bool) -> None:
     write(*course, record())
     assert killed_while_writing(*course, moment, after) == -signal.SIGKILL
     finished = journal_of(course[0].root, "ps1").finished()

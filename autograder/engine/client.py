@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,13 @@ from autograder.jail.policy import clean_environment, package_roots
 from autograder.jail.warden import IMAGE_PREFIX
 
 _PREFIX_OUTPUT = 64 * 2**20
+_STARTS = 3
+
+
+class _KilledError(EngineError):
+    """The zygote was killed from outside while it started."""
+
+
 _T = TypeVar("_T")
 _J = TypeVar("_J", bound=Jailed)
 
@@ -72,8 +80,14 @@ class Zygote:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def start(self) -> Zygote:
-        """Start the process and wait until it has run the prefix. Raises :class:`EngineError` with the cause when it
-        cannot."""
+        """Start the process and wait until it has run the prefix; one that is killed meanwhile is started again. Raises
+        :class:`EngineError` with the cause when it cannot."""
+        for _ in range(_STARTS - 1):
+            with contextlib.suppress(_KilledError):
+                return self._start()
+        return self._start()
+
+    def _start(self) -> Zygote:
         self.close()
         ours, theirs = pair()
         roots = list(package_roots((*self.packages, "autograder")))
@@ -113,7 +127,11 @@ class Zygote:
                 f"The preload and the prefix took more than {self.start_seconds:g} s.{self._tail()}"
             ) from None
         except (HungUp, ProtocolError) as error:
-            raise EngineError(f"The zygote ended while it started ({error}).{self._tail()}") from None
+            assert self._process is not None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1)
+            kind = _KilledError if self._process.returncode == -signal.SIGKILL else EngineError
+            raise kind(f"The zygote ended while it started ({error}).{self._tail()}") from None
         if frame.header.get("say") != "ready":
             raise EngineError(str(frame.header.get("message")))
         # Its cells are the instructor's own, but the same checks make the same outputs.
