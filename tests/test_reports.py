@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ pytest.importorskip("nbgrader")
 from rich.console import Console
 
 from autograder.gradebook import Standing, StudentStanding
+from autograder.regrade import Change
 from autograder.reports.feedback import render
 from autograder.reports.rows import Row, common_mistakes
 from autograder.reports.table import class_table, mistakes_table
 from autograder.reports.wide import write_csv
-from autograder.results import MistakeRecord, PropertyRecord, QuestionRecord, SubmissionRecord, plain
+from autograder.results import LateRecord, MistakeRecord, PropertyRecord, QuestionRecord, SubmissionRecord, plain
 from autograder.sanitize import safe_attachments, safe_html, safe_markdown, safe_name, safe_outputs
 
 EVIL = (
@@ -78,13 +80,30 @@ def test_the_page_shows_points_mistake_counterexample_and_what_a_human_said() ->
     )
     for text in (
         "3.75 / 7", "counts unsigned levels", "Half the codes are negative.", "0.3 &gt; 0.1", "still running after 5 s",
-        "Ran out of time", "Graded by hand", "2.25 / 2", "<em>but</em>", "one cell was deleted", "def mask()",
+        "Ran out of time", "Judged outside your program, on inputs that you have not seen.",
+        "The test cell ran in the same process as your code.",
+        "Graded by hand", "2.25 / 2", "<em>but</em>", "one cell was deleted", "def mask()",
         'href="https://notes.example/00.md#x"', "0.5 points are taken off",
     ):  # fmt: skip
         assert text in page, text
     assert "HIDDEN_TEST" not in page
     assert "<script" not in page
     assert "default-src 'none'" in page
+
+
+def test_the_page_names_the_limit_how_late_the_work_was_and_what_a_regrade_changed() -> None:
+    late = LateRecord("2026-03-02T10:00:00+00:00", "receipt", 7200.0, {"lab": 0.5})
+    made = row(late=late)
+    questions = (replace(made.record.questions[1], limit="cell_seconds"),)
+    made = replace(made, record=replace(made.record, questions=questions))
+    change = Change("ada", "exam", 2.0, 3.75, ())
+    page = render(made, "lab", {}, "", ("2026-03-03 09:00 UTC", change))
+    for text in (
+        "(limit: the time for a cell)", "0.5 points are taken off",
+        "Handed in 2 hours after the due date, on 2026-03-02 10:00 UTC by the course&#39;s own clock.",
+        "Graded again on 2026-03-03 09:00 UTC (because of: exam): 2 points before, 3.75 now.",
+    ):  # fmt: skip
+        assert text in page, text
 
 
 @pytest.mark.parametrize("evil", EVIL)
@@ -196,6 +215,16 @@ def test_the_table_says_in_words_what_happened() -> None:
     assert "\x1b" not in text
     assert text.isprintable() or "\n" in text
     assert printed(class_table(rows), 40)
+
+
+def test_of_a_large_class_the_table_shows_who_needs_a_look() -> None:
+    rows = [row(f"s{number:04d}") for number in range(1000)]
+    rows[7] = Row(SubmissionRecord("lab", "s0007", "unreadable", message="not JSON"), None)
+    text = printed(class_table(rows, "lab"))
+    assert "unreadable: not JSON" in text
+    # Everybody's loop ran out of time: cut.
+    assert "800 more, in grades.csv and in the report" in text
+    assert len(text.splitlines()) < 1000
 
 
 def test_common_mistakes_are_counted_per_student() -> None:

@@ -144,7 +144,7 @@ def render(
 
 def markdown(text: str) -> Markup:
     """Return Markdown as harmless HTML; raw HTML in it shows as text."""
-    return Markup(safe_html(_markdown().render(text)))
+    return Markup(safe_html(_markdown().render(text))) if text else Markup()
 
 
 def _late(row: Row) -> str:

@@ -7,26 +7,45 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from autograder.reports.attention import needs_a_look
 from autograder.reports.rows import Row, common_mistakes
+from autograder.reports.statistics import items
 from autograder.reports.wide import number
 from autograder.results import plain
 
+_MOST = 200
 _ORDER = ("tampered", "crashed", "out of memory", "timeout", "error", "failed", "partly", "missing")
 _STYLES = {"passed": "green", "partly": "yellow", "manual": "blue", "missing": "dim"}
 
 
 def class_table(rows: Sequence[Row], title: str = "") -> Table:
-    """Return the class as a rich table; everything that a submission can influence is shown as plain text."""
+    """Return the class as a rich table; everything that a submission can influence is shown as plain text.
+
+    Of a large class it shows those who need a look, and counts the others.
+    """
+    shown, rest = _worth_showing(rows)
     table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
     table.add_column("Student", no_wrap=True, overflow="ellipsis", max_width=24)
     table.add_column("Points", justify="right", no_wrap=True)
     table.add_column("What happened", overflow="fold", ratio=3)
     table.add_column("Named mistakes", overflow="fold", ratio=2)
-    for row in rows:
+    for row in shown:
         points = Text(f"{number(row.score)} / {number(row.max_score)}" if row.record.questions else "-")
         mistakes = list(dict.fromkeys(q.mistake.name for q in row.record.questions if q.mistake))
         table.add_row(Text(plain(row.student, 60)), points, _happened(row), Text(", ".join(mistakes)))
+    if rest:
+        table.add_row(
+            Text("..."), Text(""), Text(f"{rest} more, in grades.csv and in the report", style="dim"), Text("")
+        )
     return table
+
+
+def _worth_showing(rows: Sequence[Row]) -> tuple[Sequence[Row], int]:
+    """Return the rows to show, at most `_MOST`, and how many are left out."""
+    if len(rows) <= _MOST:
+        return rows, 0
+    shown = [look.row for look in needs_a_look(rows, items(rows))][:_MOST]
+    return shown, len(rows) - len(shown)
 
 
 def mistakes_table(rows: Sequence[Row], most: int = 10) -> Table | None:
