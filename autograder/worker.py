@@ -84,10 +84,12 @@ class Slot:
         self._zygotes: dict[str, Zygote] = {}
         self._without_prefix: dict[str, str] = {}
         self._plans: dict[str, Plan] = {}
+        self._clean: dict[str, Runner] = {}
 
     def close(self) -> None:
-        for zygote in self._zygotes.values():
-            zygote.close()
+        for jailed in (*self._clean.values(), *self._zygotes.values()):
+            jailed.close()
+        self._clean.clear()
         self._zygotes.clear()
 
     def grade(self, task: Task) -> Graded:
@@ -179,7 +181,7 @@ class Slot:
             with contextlib.ExitStack() as stack:
                 zygote, prefix = self._zygote(template, ingested.prefix_untouched)
                 runner = stack.enter_context(zygote.spawn(self.bundle.limits, submission.files, _SEED))
-                court = self._court(template, plan, runner, stack, restore_points) if plan.isolated else None
+                court = self._court(template, plan, runner, restore_points) if plan.isolated else None
                 examined = examine(ingested, runner, self.exam, prefix, restore_points=restore_points, court=court)
                 if trials is not None and court is not None:
                     trials |= court.trials
@@ -192,14 +194,20 @@ class Slot:
                 else:
                     restore_points = True
 
-    def _court(
-        self, template: NotebookTemplate, plan: Plan, runner: Runner, stack: contextlib.ExitStack, restore_points: bool
-    ) -> Court:
-        """Start the process of the test cells; it holds the instructor's files, none of the student's."""
+    def _court(self, template: NotebookTemplate, plan: Plan, runner: Runner, restore_points: bool) -> Court:
+        """Give a submission a process for its test cells: it holds the instructor's files, none of the student's.
+
+        One jail serves all submissions; each gets a fork of the state before the first of them.
+        """
         zygote, prefix = self._zygote(template, True)
-        limits = self.bundle.limits
-        longer = replace(limits, notebook_seconds=limits.notebook_seconds + limits.cell_seconds)
-        clean = stack.enter_context(zygote.spawn(longer, self.template.files, _SEED))
+        clean = self._clean.get(template.name)
+        if clean is None or not clean.renew(self.template.files):
+            if clean is not None:
+                clean.close()
+            limits = self.bundle.limits
+            longer = replace(limits, notebook_seconds=limits.notebook_seconds + limits.cell_seconds)
+            clean = self._clean[template.name] = zygote.spawn(longer, self.template.files, _SEED)
+            clean.renew(self.template.files)
         return Court(runner, clean, plan, restore_points, max(prefix, default=-1))
 
     def _zygote(self, template: NotebookTemplate, shared: bool) -> tuple[Zygote, dict[int, CellOutcome]]:

@@ -31,6 +31,20 @@ def call(names, argument, payload):
 
 def swallow(names, argument, payload):
     return b"x" * int(payload)
+
+def bump(names, talk, payload):
+    names["bumped"] = names.get("bumped", 0) + int(payload)
+    print("bumping")
+    return str(names["bumped"]).encode()
+
+def run(names, talk, payload):
+    exec(payload.decode(), names)
+    return b"ran"
+
+def phone(names, talk, payload):
+    talk.answer = bytes.upper
+    names["phone"] = talk.back
+    return talk.back(payload)
 """
 
 
@@ -703,3 +717,62 @@ def test_torch_runs_in_forks_and_values_cross_as_bytes(tmp_path: Path, monkeypat
             reply = session.call(encode(torch.arange(6).reshape(2, 3)))
             assert reply.status == "ok", reply
             assert torch.equal(decode(reply.payload)["twice"], torch.arange(6).reshape(2, 3) * 2)
+
+
+# Questions to the live process
+
+
+def test_a_question_changes_the_live_state_and_shows_its_output(runner: Runner, handlers: str) -> None:
+    for wanted in (b"2", b"4"):
+        reply = runner.ask(f"{handlers}:bump", b"2", seconds=5)
+        assert (reply.status, reply.payload) == ("ok", wanted)
+        assert reply.outputs[0]["text"] == "bumping\n"
+    assert run(runner, "print(bumped)") == "4\n"
+    failed = runner.ask(f"{handlers}:run", b"1 / 0", seconds=5)
+    assert (failed.status, failed.message) == ("error", "ZeroDivisionError: division by zero")
+    assert runner.ask(f"{handlers}:absent", b"", seconds=5).status == "error"
+
+
+def test_a_restore_point_holds_for_the_questions_that_follow(runner: Runner, handlers: str) -> None:
+    ask = f"{handlers}:run"
+    assert runner.ask(ask, b"a = 1", seconds=5).status == "ok"
+    assert runner.ask(ask, b"a = 2", seconds=5, checkpoint=True).status == "ok"
+    ended = runner.ask(ask, b"import os; os._exit(4)", seconds=5)
+    assert (ended.status, runner.alive) == ("crashed", True)
+    assert "exit code 4" in ended.message
+    assert run(runner, "print(a)") == "1\n"
+    late = runner.ask(ask, b"a = 3\nwhile True: pass", seconds=0.5)
+    assert late.status == "timeout"
+    assert run(runner, "print(a)") == "3\n"
+    assert runner.ask(ask, b"os._exit(4)", seconds=5).status == "crashed"
+    assert not runner.alive
+
+
+def test_a_process_can_ask_back_and_be_asked_in_the_middle(runner: Runner, handlers: str) -> None:
+    """The phone of the handlers asks the grader, and answers its questions in capitals."""
+    heard = []
+
+    def back(payload: bytes) -> bytes:
+        heard.append(payload)
+        return b"twice " + (runner.callback(b"now") if payload == b"nested" else payload)
+
+    assert runner.ask(f"{handlers}:phone", b"hello", seconds=5, back=back).payload == b"twice hello"
+    asked = runner.run_cell("print('before')\nprint(phone(b'nested'), phone(b'' * 10))", back=back)
+    assert text_of(asked) == "before\nb'twice NOW' b'twice '\n"
+    assert heard == [b"hello", b"nested", b""]
+    assert run(runner, "print(phone(b'nobody answers'))") == "b''\n"
+    slow = runner.run_cell("phone(b'slow')", seconds=0.5, back=lambda payload: time.sleep(1) or b"too late")  # type: ignore[func-returns-value]
+    assert slow.status == "timeout"
+
+
+def test_renewing_forgets_state_files_and_processes(zygote: Zygote) -> None:
+    with zygote.spawn(SMALL, {"data.txt": b"40 + 2"}) as made:
+        assert made.renew({"data.txt": b"40 + 2"})
+        run(made, "kept['a'] = 2\nopen('new.txt', 'w').write('x')\nopen('data.txt', 'w').write('y')\nos.mkdir('deep')")
+        made.run_cell("import subprocess\nsubprocess.Popen(['sleep', '100'])")
+        assert made.renew({"data.txt": b"40 + 2"})
+        assert run(made, "print(kept, os.listdir(), open('data.txt').read())") == "{'a': 1} ['data.txt'] 40 + 2\n"
+        assert made.run_cell("os._exit(0)").status == "crashed"
+        assert not made.alive
+        assert made.renew({"data.txt": b"1"})
+        assert run(made, "print(kept)") == "{'a': 1}\n"

@@ -20,6 +20,7 @@ from autograder.engine.exchange import Ending, Exchange, Member, Pipes
 from autograder.engine.executor import THREADS, Executor
 from autograder.engine.frames import DeadlineError, Frame, HungUp, ProtocolError, Wire, pair, readable
 from autograder.jail import JailMode, JailPolicy, Limits, confine, processes
+from autograder.jail.warden import remove_tree
 from autograder.jail.watch import Watch
 
 _FORK_SECONDS = 20.0
@@ -48,6 +49,7 @@ class Guard:
     live: Member | None
     sessions: dict[int, _Session] = field(default_factory=dict)
     spare: Member | None = None
+    base: Member | None = None
     _left: int = 0
 
     def serve(self) -> NoReturn:
@@ -55,6 +57,7 @@ class Guard:
         self._left = _NOTEBOOK_OUTPUTS * self.limits.output_bytes
         answers: dict[Any, Callable[[Frame], None]] = {
             "cell": self._cell, "session": self._open, "call": self._call, "close": self._close, "ask": self._ask,
+            "renew": self._renew,
         }  # fmt: skip
         while True:
             self.pipes.wait_for(self.wire)
@@ -96,6 +99,32 @@ class Guard:
         if not ending.alive:
             ending = self._restore(ending)
         self._done(ending.status, ending.message, kept=ending.alive, body=ending.payload, limit=ending.limit)
+
+    def _renew(self, frame: Frame) -> None:
+        """Go back to the state of the first time, in a work folder with these files and nothing else."""
+        self._release_spare()
+        if self.base is None:
+            self.base = self.live
+        elif self.live is not None:
+            self._remove(self.live, self.base, Ending(False, "ok", cause="renewed"))
+        self._empty_folders()
+        write_files(frame)
+        self._left = _NOTEBOOK_OUTPUTS * self.limits.output_bytes
+        self.live = self._fork(self.base, always=True) if self.base else None
+        self._done("ok" if self.live else "crashed", "", kept=self.live is not None)
+
+    def _empty_folders(self) -> None:
+        work = os.getcwd()
+        folders = [work, *(["/tmp"] if self.mode is JailMode.NAMESPACES else [])]  # elsewhere it is everybody's
+        for folder in folders:
+            for name in os.listdir(folder):
+                place = os.path.join(folder, name)
+                if name in (".work", ".shm") or work == place or work.startswith(place + "/"):
+                    continue
+                if os.path.isdir(place) and not os.path.islink(place):
+                    remove_tree(place)
+                else:
+                    os.unlink(place)
 
     def _try_out(self, checkpoint: bool) -> None:
         """Go on in a copy of the live process, which stays behind as the restore point."""
@@ -148,7 +177,7 @@ class Guard:
             return None
 
     def _members(self) -> list[Member]:
-        members = [self.live, self.spare]
+        members = [self.live, self.spare, self.base]
         for session in self.sessions.values():
             members += [session.template, session.worker]
         return [member for member in members if member is not None]
