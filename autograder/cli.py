@@ -115,7 +115,9 @@ def course(
         console = Console()
         console.print(f"{report.path} holds {', '.join(report.labs)}.", soft_wrap=True, markup=False)
         console.print(
-            f"Put what students hand in under {report.path / 'submitted'}/STUDENT/LAB/, then:", soft_wrap=True
+            f"Put what students hand in under {report.path / 'submitted'}/STUDENT/LAB/ (`fourbit collect` sorts the "
+            "downloads of learning management systems), then:",
+            soft_wrap=True,
         )
         console.print(f"  fourbit grade {report.labs[0]} --course {report.path}", soft_wrap=True, markup=False)
 

@@ -447,6 +447,9 @@ def test_names_that_only_the_course_gives_need_a_pattern(listed: Course, tmp_pat
     assert counting(found) == {"lem": "x.zip: upload/778--2026.11.19 08_00--2--work.ipynb"}
     assert [left.reason for left in found.left] == ["the pattern does not match its name"]
     assert received(course, "ps1")["lem"].at == "2026-11-19T08:00:00+00:00"
+    folders = {"Reasoner_Lem_778_55/ps1.ipynb": notebook(template, mean="pass"), "Reasoner_Lem_778_55/data/a.csv": b"1"}
+    collected(course, zipped(tmp_path / "y.zip", folders), pattern=r"_(?P<student>\d+)_\d+(?=/)")
+    assert submitted(course, "lem").keys() == {"ps1.ipynb", "data/a.csv"}
     for wrong in ("(", "(?P<who>.+)"):
         with pytest.raises(GradingError, match="pattern"):
             collected(course, export, pattern=wrong)

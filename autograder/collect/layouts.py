@@ -120,7 +120,7 @@ def read_pattern(pattern: re.Pattern[str], path: str, zone: tzinfo) -> Claim | N
     """Return what the instructor's own pattern finds in the path of a file.
 
     Its groups are student (or nbgrader's student_id), email, first_name, last_name, at (timestamp), attempt, and
-    file (file_id).
+    file (file_id); without the last, what stands below the folder that it ends in is the student's own.
     """
     found = pattern.search(path)
     if found is None:
@@ -135,7 +135,9 @@ def read_pattern(pattern: re.Pattern[str], path: str, zone: tzinfo) -> Claim | N
         ("name", full or student),
     ]
     time = groups.get("at") or groups.get("timestamp")
-    file = groups.get("file") or groups.get("file_id") or path.rsplit("/", 1)[-1]
+    before, after = path[: found.end()], path[found.end() :]
+    inside = after.strip("/") if before.endswith("/") or after.startswith("/") else ""
+    file = groups.get("file") or groups.get("file_id") or inside or path.rsplit("/", 1)[-1]
     ending = path.rsplit(".", 1)[-1] if "." in path.rsplit("/", 1)[-1] else ""
     if ending and not file.casefold().endswith("." + ending.casefold()):
         file = f"{file}.{ending}"  # nbgrader's file_id has none
