@@ -11,6 +11,7 @@ from pathlib import Path
 from autograder.arrival import Arrival, Receipts
 from autograder.fleet import Finished, Fleet
 from autograder.journal import Entry
+from autograder.log import write_log
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.regrade import Change, reason_for
 from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
@@ -170,6 +171,7 @@ class ClassRun:
         arrival = self.receipts.arrival(finished.task.student, job.raw.files)
         stored = self.store.write(graded.record, graded.notebooks, files, arrival, job.parts, job.reason)
         self.graded.append(finished.task.student)
+        write_log(self.store.journal, stored.record, graded.cells, job.reason, stored.change)
         if stored.change is not None and stored.change.questions:
             self.changes.append(stored.change)
         self._settle(stored.record, reason=job.reason)

@@ -37,6 +37,7 @@ class Examined:
         outputs: what each cell displayed, by position; from the student's process.
         verdicts: panels of examined questions by position; the grader's own.
         notes: which cells hit a limit, in words.
+        outcomes: how each cell ran, by position.
     """
 
     questions: tuple[QuestionRecord, ...]
@@ -44,6 +45,7 @@ class Examined:
     verdicts: Mapping[int, Mapping[str, Any]]
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    outcomes: Mapping[int, CellOutcome] = field(default_factory=dict)
 
 
 @dataclass
@@ -91,7 +93,7 @@ def examine(
         elif cell.runs:
             _execute(run, position, cell)
     seconds = time.monotonic() - started
-    return Examined(tuple(run.questions), run.outputs, run.verdicts, seconds, _limits_hit(run.outcomes))
+    return Examined(tuple(run.questions), run.outputs, run.verdicts, seconds, _limits_hit(run.outcomes), run.outcomes)
 
 
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:

@@ -113,11 +113,15 @@ class Journal:
         return self._record_path(student).with_suffix(".next")
 
     def _record_path(self, student: str) -> Path:
+        return self.folder / "records" / f"{self.file_name(student)}.json"
+
+    def file_name(self, student: str) -> str:
+        """Return the name, without a suffix, of a file about `student`: any id makes one that a file system takes."""
         data = student.encode("utf-8", "surrogateescape")
         name = quote(data, safe="")
         if len(name) > _LONGEST_NAME:
             name = f"{name[: _LONGEST_NAME // 2]}%{hashlib.sha256(data).hexdigest()}"
-        return self.folder / "records" / f"{name or '%'}.json"
+        return name or "%"
 
 
 def journal_of(root: Path, assignment: str) -> Journal:

@@ -22,6 +22,7 @@ from autograder.engine import CellOutcome, EngineError, Runner, Zygote
 from autograder.examiner import Examined, check_name, examine, not_run
 from autograder.ingest import Ingested, IngestedSubmission, ingest
 from autograder.jail import JailMode, Limits
+from autograder.log import cell_lines
 from autograder.plain.calibrate import EXAMINED, calibrate
 from autograder.plain.court import HANDLERS, Court, Trial
 from autograder.plain.plan import Plan
@@ -67,11 +68,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Graded:
-    """What a slot answers: the record, graded notebooks as JSON text, and which student files go beside them."""
+    """What a slot answers: the record, graded notebooks as JSON text, which student files go beside them, and how each
+    cell ran, in lines for the log."""
 
     record: SubmissionRecord
     notebooks: Mapping[str, str]
     kept: tuple[str, ...]
+    cells: tuple[str, ...] = ()
 
 
 class Slot:
@@ -111,8 +114,10 @@ class Slot:
         questions: list[QuestionRecord] = []
         notebooks: dict[str, str] = {}
         notes = list(submission.notes)
+        cells: list[str] = []
         for template, ingested in zip(self.template.notebooks, submission.notebooks, strict=True):
-            found, text, told = self._notebook(template, ingested, submission)
+            found, text, told, ran = self._notebook(template, ingested, submission)
+            cells += ran
             questions += found
             notebooks[template.name] = text
             notes += told
@@ -127,25 +132,24 @@ class Slot:
             jail=str(self.bundle.mode or self._mode()),
             seconds=time.monotonic() - started,
         )
-        return Graded(record, notebooks, tuple(sorted(set(submission.files) - set(self.template.files))))
+        kept = tuple(sorted(set(submission.files) - set(self.template.files)))
+        return Graded(record, notebooks, kept, tuple(cells))
 
     def _notebook(
         self, template: NotebookTemplate, ingested: Ingested, submission: IngestedSubmission
-    ) -> tuple[tuple[QuestionRecord, ...], str, list[str]]:
-        """Return the questions, the graded notebook and the notes of one notebook."""
+    ) -> tuple[tuple[QuestionRecord, ...], str, list[str], tuple[str, ...]]:
+        """Return the questions, the graded notebook, the notes and the log of the cells of one notebook."""
         if ingested.problem:
             questions = not_run(template, "the notebook could not be read")
-            return (
-                questions,
-                graded_notebook(template, ingested, {}, {}),
-                [ingested.problem] if submission.readable else [],
-            )
+            told = [ingested.problem] if submission.readable else []
+            return questions, graded_notebook(template, ingested, {}, {}), told, ()
         notes = list(ingested.notes)
         examined = self._examined(template, ingested, submission, self._plan(template))
         if template.name in self._without_prefix:
             notes.append(self._without_prefix[template.name])
         notes += [*examined.notes, *_beside(template, self._plan(template))]
-        return examined.questions, graded_notebook(template, ingested, examined.outputs, examined.verdicts), notes
+        text = graded_notebook(template, ingested, examined.outputs, examined.verdicts)
+        return examined.questions, text, notes, cell_lines(template.name, examined.outcomes)
 
     def _plan(self, template: NotebookTemplate) -> Plan:
         """Return which plain test cells run in a process of their own; the instructor's solution is run to see."""
@@ -277,7 +281,7 @@ def given_up(template: Template, student: str, reason: str) -> Graded:
 
 def encode(graded: Graded) -> str:
     """Return a slot's answer as JSON text."""
-    return json.dumps([graded.record.to_json(), dict(graded.notebooks), list(graded.kept)])
+    return json.dumps([graded.record.to_json(), dict(graded.notebooks), list(graded.kept), list(graded.cells)])
 
 
 def decode(text: str) -> Graded:
@@ -289,8 +293,9 @@ def decode(text: str) -> Graded:
     from autograder.results import from_json
 
     try:
-        record, notebooks, kept = json.loads(text)
-        return Graded(from_json(record), {str(k): str(v) for k, v in notebooks.items()}, tuple(map(str, kept)))
+        record, notebooks, kept, cells = json.loads(text)
+        texts = {str(k): str(v) for k, v in notebooks.items()}
+        return Graded(from_json(record), texts, tuple(map(str, kept)), tuple(map(str, cells)))
     except (ValueError, TypeError, AttributeError) as error:
         raise GradingError(f"a grading slot answered nonsense: {plain(error, 200)}") from None
 
