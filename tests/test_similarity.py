@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from autograder.reports.similarity import Similarity, compare, known_runs, side_by_side
+from autograder.reports.similarity import Similarity, compare, every_pair, known_runs, side_by_side
 from tests.honest_answers import FOLDER, STUDENTS, Answers, handed_out, honest, mixed, moved, renamed
 
 EVERYBODY = {student: honest(student) for student in STUDENTS}
@@ -36,6 +36,7 @@ def test_independent_solutions_are_no_pair() -> None:
     assert found.pairs == ()
     assert found.found == 0
     assert found.compared == len(STUDENTS)
+    assert 0 < every_pair(EVERYBODY, handed_out())[0].score < 0.1
 
 
 @pytest.mark.parametrize("disguise", [dict, renamed, moved, lambda answers: moved(renamed(answers))])

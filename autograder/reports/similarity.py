@@ -91,6 +91,34 @@ class _Prints:
         return found
 
 
+@dataclass(frozen=True)
+class _Class:
+    """The distinctive fingerprints of everybody who has enough of them, and what each fingerprint weighs."""
+
+    marks: Mapping[str, set[int]]
+    weight: Mapping[int, float]
+    sharers: int
+
+    def pairs(self) -> list[Pair]:
+        holders: dict[int, list[str]] = {}
+        for student in sorted(self.marks):
+            for mark in self.marks[student]:
+                holders.setdefault(mark, []).append(student)
+        shared: Counter[tuple[str, str]] = Counter()
+        weighed: dict[tuple[str, str], float] = {}
+        for mark, students in holders.items():
+            for both in combinations(students, 2):
+                shared[both] += 1
+                weighed[both] = weighed.get(both, 0.0) + self.weight[mark]
+        whole = {student: math.fsum(self.weight[mark] for mark in own) for student, own in self.marks.items()}
+        found = []
+        for (first, second), many in shared.items():
+            score = 2 * weighed[first, second] / (whole[first] + whole[second])
+            share = (many / len(self.marks[first]), many / len(self.marks[second]))
+            found.append(Pair(first, second, score, *share, many))
+        return sorted(found, key=lambda pair: (-pair.score, pair.first, pair.second))
+
+
 def compare(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str, str]] = ()) -> Similarity:
     """Return the pairs of students whose answers are more alike than chance explains.
 
@@ -98,18 +126,17 @@ def compare(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str, 
         submissions: answers by student.
         handed_out: (type, text) of every cell that students were given.
     """
-    prints = _Prints(known_runs(handed_out))
-    own = {student: prints.of(answers) for student, answers in submissions.items()}
-    count = Counter(mark for marks in own.values() for mark in marks)
-    sharers = min(max(4, len(submissions) // 20), _MOST_SHARERS)
-    rare = {student: {mark for mark in marks if count[mark] <= sharers} for student, marks in own.items()}
-    enough = {student: marks for student, marks in rare.items() if len(marks) >= ENOUGH}
-    weight = {mark: math.log1p(len(submissions) / many) for mark, many in count.items() if many <= sharers}
-    scored = sorted(_pairs(enough, weight), key=lambda pair: (-pair.score, pair.first, pair.second))
+    class_ = _weighed(submissions, handed_out)
+    scored = class_.pairs()
     found = [pair for pair in scored if pair.score >= LEAST_SCORE and pair.shared >= ENOUGH]
     usual = scored[len(scored) // 100].score if len(scored) >= 100 else None
-    too_short = tuple(sorted(set(submissions) - set(enough)))
-    return Similarity(tuple(found[:MOST_PAIRS]), len(found), len(enough), too_short, sharers, usual)
+    too_short = tuple(sorted(set(submissions) - set(class_.marks)))
+    return Similarity(tuple(found[:MOST_PAIRS]), len(found), len(class_.marks), too_short, class_.sharers, usual)
+
+
+def every_pair(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str, str]] = ()) -> list[Pair]:
+    """Return all pairs that have anything distinctive in common, the most similar first; arguments as above."""
+    return _weighed(submissions, handed_out).pairs()
 
 
 def known_runs(handed_out: Iterable[tuple[str, str]]) -> frozenset[int]:
@@ -126,21 +153,14 @@ def side_by_side(first: Answers, second: Answers, known: frozenset[int]) -> list
     return [passage for passage in passages if any(shared for _, shared in (*passage.first, *passage.second))]
 
 
-def _pairs(marks: Mapping[str, set[int]], weight: Mapping[int, float]) -> Iterator[Pair]:
-    holders: dict[int, list[str]] = {}
-    for student in sorted(marks):
-        for mark in marks[student]:
-            holders.setdefault(mark, []).append(student)
-    shared: Counter[tuple[str, str]] = Counter()
-    weighed: dict[tuple[str, str], float] = {}
-    for mark, students in holders.items():
-        for pair in combinations(students, 2):
-            shared[pair] += 1
-            weighed[pair] = weighed.get(pair, 0.0) + weight[mark]
-    whole = {student: math.fsum(weight[mark] for mark in own) for student, own in marks.items()}
-    for (first, second), many in shared.items():
-        score = 2 * weighed[first, second] / (whole[first] + whole[second])
-        yield Pair(first, second, score, many / len(marks[first]), many / len(marks[second]), many)
+def _weighed(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str, str]]) -> _Class:
+    prints = _Prints(known_runs(handed_out))
+    own = {student: prints.of(answers) for student, answers in submissions.items()}
+    count = Counter(mark for marks in own.values() for mark in marks)
+    sharers = min(max(4, len(submissions) // 20), _MOST_SHARERS)
+    rare = {student: {mark for mark in marks if count[mark] <= sharers} for student, marks in own.items()}
+    weight = {mark: math.log1p(len(submissions) / many) for mark, many in count.items() if many <= sharers}
+    return _Class({student: marks for student, marks in rare.items() if len(marks) >= ENOUGH}, weight, sharers)
 
 
 def _read(answers: Answers) -> dict[str, Tokens]:
