@@ -46,6 +46,12 @@ def zip_bytes(entries: Mapping[str, bytes | str], when: datetime | None = None) 
     return stream.getvalue()
 
 
+def roster_csv() -> str:
+    """The class as ``nbgrader db student import`` reads it."""
+    head = "id,first_name,last_name,email,lms_user_id\n"
+    return head + "".join(",".join([student, *columns.values()]) + "\n" for student, columns in STUDENTS.items())
+
+
 def enroll(course: NbgraderCourse, assignment: str = "ps1", due: str | None = None) -> None:
     """Put the class into the gradebook, and the date when the assignment is due (UTC)."""
     gradebook = open_gradebook(course)

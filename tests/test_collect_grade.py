@@ -14,8 +14,8 @@ import pytest
 from autograder.collect.receipts import received
 from autograder.gradebook import read_standings
 from fourbit import cli
-from tests.downloads import enroll, notebook, tree, zip_bytes, zipped
-from tests.plain_course import make_course
+from tests.downloads import enroll, notebook, roster_csv, tree, zip_bytes, zipped
+from tests.plain_course import make_course, nbgrader
 
 pytestmark = [
     pytest.mark.linux,
@@ -41,7 +41,9 @@ def fourbit(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
 def test_a_download_becomes_grades(tmp_path: Path, fourbit: Callable[..., str]) -> None:
     course, template = make_course(tmp_path / "course")
-    enroll(course, due="2026-11-20 23:59:00 UTC")
+    (tmp_path / "roster.csv").write_text(roster_csv(), encoding="utf-8")
+    nbgrader(course.root, "db", "student", "import", str(tmp_path / "roster.csv"))
+    nbgrader(course.root, "db", "assignment", "add", "ps1", "--duedate", "2026-11-20 23:59:00 UTC")
     good, bad = notebook(template), notebook(template, mean="def mean(numbers):\n    return 0.0")
     cells = [dict(cell) for cell in json.loads(good)["cells"]]
     for cell in cells:
