@@ -160,7 +160,7 @@ def test_what_a_cell_starts_beside_itself_makes_way_for_others(zygote: Zygote) -
             time.sleep(60)
             os._exit(0)
         end = time.monotonic() + 20
-        while time.monotonic() < end and os.getpriority(os.PRIO_PROCESS, pid) < 19:
+        while time.monotonic() < end and os.getpriority(os.PRIO_PROCESS, pid) < 10:
             time.sleep(0.05)
         print(os.getpriority(os.PRIO_PROCESS, pid), os.getpriority(os.PRIO_PROCESS, 0))
         os.kill(pid, 9)
@@ -168,12 +168,14 @@ def test_what_a_cell_starts_beside_itself_makes_way_for_others(zygote: Zygote) -
     with zygote.spawn(LIMITS) as runner:
         outcome = runner.run_cell(textwrap.dedent(source), checkpoint=True)
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert "".join(output["text"] for output in outcome.outputs) == f"19 {own}\n", outcome
+        assert "".join(output["text"] for output in outcome.outputs) == f"10 {own}\n", outcome
 
 
 def test_an_interrupted_output_leaves_the_notebook_alive(zygote: Zygote) -> None:
     """Half an output on its way would be the end of the process, and of what the notebook held."""
-    source = "from IPython.display import clear_output, display\nwhile True:\n    clear_output()\n    display('x' * 10**6)"
+    source = (
+        "from IPython.display import clear_output, display\nwhile True:\n    clear_output()\n    display('x' * 10**6)"
+    )
     with zygote.spawn(replace(LIMITS, output_bytes=2**28)) as runner:
         for number in range(8):
             outcome = runner.run_cell(source, seconds=0.1 + number / 50)

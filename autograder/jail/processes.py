@@ -43,8 +43,14 @@ def kill_descendants(root: int, *, spare: Collection[int] = (), seconds: float =
     """Kill every descendant of ``root`` but those in ``spare``; True when none is left.
 
     Stopped first and killed then: a stopped process holds its place under the process limit, so a tree that forks as
-    fast as it can runs out of places instead of outrunning its hunter.
+    fast as it can runs out of places instead of outrunning its hunter. The first process of a process table of its own
+    stops all others in it with one call.
     """
+    if root == os.getpid() == 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGSTOP)
+        _signal(descendants(root) - set(spare), signal.SIGKILL)
+        _signal(spare, signal.SIGCONT)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         stopped: set[int] = set()
@@ -115,7 +121,14 @@ def hold_more_than(limit: int, pids: Collection[int] | None = None) -> bool:
     """Whether the descendants of this process, a guard, together hold more than ``limit`` bytes of their own."""
     pids = descendants(os.getpid()) if pids is None else pids
     limit += memory_of((os.getpid(),))  # the guard holds the image that they were forked from, nothing else
-    return memory_of(pids) >= limit and proportional_memory_of(pids) > limit
+    if memory_of(pids) < limit:
+        return False
+    # The kernel tells a process's share only while that neither forks nor maps, which a fork bomb always does.
+    _signal(pids, signal.SIGSTOP)
+    try:
+        return proportional_memory_of(pids) > limit
+    finally:
+        _signal(pids, signal.SIGCONT)
 
 
 def _fields(path: str, names: tuple[bytes, ...]) -> int:
