@@ -152,7 +152,7 @@ def collect(
     """Sort downloads into submitted/: the last attempt on time counts, every attempt is kept, nothing is lost."""
     with grading_tools():
         from autograder.collect.command import run
-        from autograder.collect.records import Options
+        from autograder.collect.options import Options
 
         options = Options(tuple(roster or ()), pattern, deadline, received, timezone, new_students, dry_run)
         run(folder, assignment, what or [], options, Console())
@@ -171,22 +171,25 @@ def grade(
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://HOST:PORT, instead of this machine.")
     ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="A line for every student in a class of more than 60 as well.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines on stdout, one for each submission and a summary; see the docs.")
+    ] = False,
 ) -> None:
     """Grade a class in the sandbox, into nbgrader's gradebook. Only what has changed is run.
 
-    Works in any nbgrader course folder.
+    Works in any nbgrader course folder. Ctrl-C stops; what is graded is kept, and the same command goes on.
+
+    Exit status: 0 everybody has a grade, 1 grading could not begin or go on, 3 some submissions could not be graded,
+    130 stopped by Ctrl-C.
     """
     with grading_tools(linux=True):
-        from autograder.grade import grade_assignment
-        from autograder.live import grading_progress
+        from autograder.grading_command import Asked, run
 
-        console = Console()
-        with grading_progress(console, f"Grading {assignment}") as settled:
-            result = grade_assignment(
-                folder, assignment, jobs=jobs, students=student, force=force, limits=_limits(folder, limit),
-                jail=_jail(jail), cluster=cluster, on_progress=settled,
-            )  # fmt: skip
-        show_class(folder, assignment, result.records, console)
+        asked = Asked(jobs, student, force, _limits(folder, limit), _jail(jail), cluster, each, as_json)
+        raise typer.Exit(run(folder, assignment, asked))
 
 
 def report(

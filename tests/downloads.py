@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from autograder.collect.collector import collect
-from autograder.collect.records import Collected, Options
+from autograder.collect.options import Options
+from autograder.collect.records import Collected
 from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.template import Template

@@ -179,6 +179,16 @@ def test_single_files_and_tars_are_taken_for_whom_they_are_called(plain: Course,
     assert {name for student in ("ada", "bob", "cy") for name in submitted(course, student)} == {"ps1.ipynb"}
 
 
+def test_files_that_are_named_one_by_one_are_one_attempt(listed: Course, tmp_path: Path) -> None:
+    course, template = listed
+    for name, data in (("1_ps1.ipynb", notebook(template)), ("2_data.csv", b"1")):
+        (tmp_path / f"bitdiddleben_12345_{name}").write_bytes(data)
+    found = collected(course, *sorted(tmp_path.glob("bit*")))
+    assert [taken.files for taken in found.taken] == [2]
+    assert submitted(course, "ben").keys() == {"ps1.ipynb", "data.csv"}
+    assert found.missing == ("alyssa", "eva", "lem", "louis")
+
+
 def test_nobody_is_guessed(listed: Course, tmp_path: Path) -> None:
     course, template = listed
     data = notebook(template)

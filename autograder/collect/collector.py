@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,12 +13,13 @@ from filelock import FileLock, Timeout
 from autograder.collect.archives import Member
 from autograder.collect.attempts import Attempt, Attempts, is_late
 from autograder.collect.layouts import EXCHANGE, Claim
+from autograder.collect.options import Options, downloads_folder, name_pattern, stated_time
 from autograder.collect.paths import RefusedError, shown
 from autograder.collect.receipts import receipts_path
-from autograder.collect.records import Collected, Options, Taken
+from autograder.collect.records import Collected, Taken
 from autograder.collect.roster import Roster, add_list, read_gradebook
 from autograder.collect.sorting import Left, Piece, Sorter, file_parts
-from autograder.collect.times import course_zone, parse_time
+from autograder.collect.times import course_zone
 from autograder.collect.unpack import Unpacked, is_notebook, unpack
 from autograder.nbgrader_course import NbgraderCourse, open_course
 from autograder.notebook_files import holds_notebook
@@ -45,14 +45,14 @@ def collect(
     source = course.require(assignment)
     names = sorted(path.stem for path in source.glob("*.ipynb"))
     zone = course_zone(course, options.zone)
-    clock = _Clock(_stated(options.deadline, zone, "--deadline"), _stated(options.received, zone, "--received"))
+    clock = _Clock(stated_time(options.deadline, zone, "--deadline"), stated_time(options.received, zone, "--received"))
     places = [Path(place).resolve() for place in places]
-    archive = None if places else _downloaded(course, assignment)
+    archive = None if places else downloads_folder(course, assignment)
     roster = read_gradebook(course, assignment)
     for path in options.roster:
         add_list(roster, path, zone)
     with ExitStack() as stack, _lock(course, assignment, options.dry_run):
-        sorter = Sorter(assignment, names, roster, zone, _pattern(course, options.pattern), stack)
+        sorter = Sorter(assignment, names, roster, zone, name_pattern(course, options.pattern), stack)
         run = _Collecting(course, assignment, names, roster, options, clock)
         run.gather(sorter.sort(places) if archive is None else sorter.sort_downloads(archive))
         run.keep()
@@ -146,14 +146,13 @@ class _Collecting:
                 self._put(student, student in new)
             except (GradingError, OSError) as error:
                 self.left.append(Left(student, plain(error, 300)))
+        there = {*self.course.submissions(self.assignment), *(taken.student for taken in self.taken)}
         return Collected(
             self.course.root,
             self.assignment,
-            tuple(
-                self._with_verdict(taken) for taken in sorted(self.taken, key=lambda t: (t.student, t.receipt.attempt))
-            ),
+            tuple(self._with_verdict(taken) for taken in sorted(self.taken, key=_by_student)),
             tuple(self.left),
-            tuple(sorted(s for s in self.roster.students if not self.attempts.of(s))),
+            tuple(sorted(self.roster.students - there)),
             tuple(self.notes),
             self.options.dry_run,
         )
@@ -174,7 +173,7 @@ class _Collecting:
             f"{group.claim.layout}, {group.origin}" + (f"; {at_from}" if at_from else ""),
             at,
             group.claim.late,
-            unpacked.seen,
+            None if group.claim.order else unpacked.seen,
             holds_notebook(unpacked.files, Caps()),
             stated,
             (now, "collected before the deadline") if early else None,
@@ -246,56 +245,9 @@ def _by_student(taken: Taken) -> tuple[str, int]:
 
 def _in_order(group: _Group) -> tuple[str, datetime, str, str]:
     """Sort attempts so that their numbers follow their times."""
-    seen = [member.seen for member in group.members if member.seen]
+    seen = [member.seen for member in group.members if member.seen and not group.claim.order]
     moment = group.claim.at or max(seen, default=datetime.min.replace(tzinfo=UTC))
     return group.student, moment, group.claim.order.zfill(9), group.origin
-
-
-def _downloaded(course: NbgraderCourse, assignment: str) -> Path:
-    """Return the folder where ``nbgrader zip_collect`` looks for downloads.
-
-    Raises:
-        GradingError: when there is nothing in it.
-    """
-    app = course.config.get("ZipCollectApp", {})
-    shape = app.get("collect_directory_structure", "{downloaded}/{assignment_id}/{collect_step}")
-    folder = course.root / shape.format(
-        downloaded=app.get("downloaded_directory", "downloaded"),
-        assignment_id=assignment,
-        collect_step=app.get("archive_directory", "archive"),
-    )
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise GradingError(
-            f"nothing to collect: {folder} is empty or not there. Put the downloads there, or name them: "
-            f"fourbit collect {assignment} DOWNLOAD.zip"
-        )
-    return folder
-
-
-def _stated(text: str, zone: tzinfo, option: str) -> datetime | None:
-    if not text:
-        return None
-    moment = datetime.now(UTC) if text == "now" else parse_time(text, zone)
-    if moment is None:
-        raise GradingError(f"{option} {plain(text, 80)!r} is no time; write it like 2026-11-20 23:59")
-    return moment
-
-
-def _pattern(course: NbgraderCourse, text: str) -> re.Pattern[str] | None:
-    """Return the pattern given, else the one that the course has set for nbgrader's collector."""
-    text = text or str(course.config.get("FileNameCollectorPlugin", {}).get("named_regexp", ""))
-    if not text:
-        return None
-    try:
-        pattern = re.compile(text)
-    except re.error as error:
-        raise GradingError(f"the pattern {plain(text, 200)!r} is no regular expression: {error}") from None
-    if not {"student", "student_id"} & set(pattern.groupindex):
-        raise GradingError(
-            f"the pattern {plain(text, 200)!r} does not say whose a file is: it needs a group (?P<student>...), and "
-            "may have (?P<at>...), (?P<attempt>...) and (?P<file>...)"
-        )
-    return pattern
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from autograder.collect.collector import collect
+from autograder.collect.options import Options
 from autograder.collect.paths import shown
-from autograder.collect.records import Collected, Options, Taken
+from autograder.collect.records import Collected, Taken
 
 
 def run(course: Path, assignment: str, places: Sequence[Path], options: Options, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""What collecting is asked for, and what it says that it did."""
+"""What collecting says that it did."""
 
 from __future__ import annotations
 
@@ -7,29 +7,6 @@ from pathlib import Path
 
 from autograder.collect.receipts import Receipt
 from autograder.collect.sorting import Left
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to collect.
-
-    Attributes:
-        roster: CSV files that say who is who.
-        pattern: a regular expression with named groups, for names that no system here gives.
-        deadline: a time that overrides the gradebook's date.
-        received: when everything was handed in whose time nothing else tells; "now" is a time too.
-        zone: name of the time zone of times without one.
-        new_students: take ids that neither gradebook nor roster knows.
-        dry_run: only say what would be done.
-    """
-
-    roster: tuple[Path, ...] = ()
-    pattern: str = ""
-    deadline: str = ""
-    received: str = ""
-    zone: str | None = None
-    new_students: bool = False
-    dry_run: bool = False
 
 
 @dataclass(frozen=True)

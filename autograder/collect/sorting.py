@@ -107,7 +107,8 @@ class Sorter:
             return
         member = list_file(place)
         if not is_archive(place.name) or (self._is_somebodys(place.name) and not self.pattern):
-            yield from self._container(source, Listing((member,)), place.parent.name)
+            # Files of one folder belong together, named one by one or not.
+            yield from self._container(str(place.parent), Listing((member,)), place.parent.name)
             return
         try:
             listing = self._open(place)
