@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -115,6 +116,22 @@ def test_work_that_stock_nbgrader_graded_gets_a_page_without_hidden_tests(tmp_pa
     assert "test_mean" in page
     no_line_of(hidden_lines(course), {"wrong": page})
     assert "<script" not in page
+
+
+def test_what_formgrader_would_obey_or_show_is_told(tmp_path: Path) -> None:
+    """A course without the exporter, and a name that is markup: nbgrader's pages take both as they are."""
+    from autograder.gradebook import open_gradebook
+
+    course, template = make_course(tmp_path / "course")
+    submit(course, "eve", released(template, GOOD))
+    result = grade_assignment(course.root, "ps1", jobs=1)
+    gradebook = open_gradebook(course)
+    gradebook.update_or_create_student("eve", first_name="<script>alert(1)</script>")
+    gradebook.close()
+    output = io.StringIO()
+    show_class(course.root, "ps1", result.records, Console(file=output, width=300))
+    assert f"in nbgrader_config.py: {EXPORTER.strip()}" in output.getvalue()
+    assert "1 hold markup, which formgrader would obey; change them first: eve" in output.getvalue()
 
 
 def test_report_and_export_commands_say_what_they_wrote(course: NbgraderCourse) -> None:

@@ -48,7 +48,7 @@ def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord
     for title, text in (
         ("Report", str(page)),
         ("Feedback", f"{len(pages)} pages in {course.root / 'feedback'}"),
-        *_warning(course),
+        *_warnings(course, everybody),
         ("Grades", f"{grades} (for Canvas and Moodle: fourbit export {assignment})"),
         ("Gradebook", shown_url(course)),
         ("By hand", "formgrader (menu Nbgrader) in the JupyterLab that this starts:"),
@@ -57,12 +57,17 @@ def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord
         console.print(f"{title:<10} {text}", soft_wrap=True, highlight=False, markup=False)
 
 
-def _warning(course: NbgraderCourse) -> list[tuple[str, str]]:
-    """Return what to tell the owner of a course in which nbgrader still makes its own feedback."""
-    if "exporter_class" in course.config.get("GenerateFeedback", {}):
-        return []
-    line = f'c.GenerateFeedback.exporter_class = "{EXPORTER}"'
-    return [("", f"nbgrader's own pages would show hidden tests; in {CONFIG}: {line}")]
+def _warnings(course: NbgraderCourse, rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return what to tell the owner of a course about nbgrader's own pages, which are not ours to mend."""
+    told = []
+    if "exporter_class" not in course.config.get("GenerateFeedback", {}):
+        line = f'c.GenerateFeedback.exporter_class = "{EXPORTER}"'
+        told.append(("", f"nbgrader's own pages would show hidden tests; in {CONFIG}: {line}"))
+    markup = [row.student for row in rows if set(row.name) & set('<>"')]
+    if markup:
+        listed = ", ".join(markup[:5])
+        told.append(("Names", f"{len(markup)} hold markup, which formgrader would obey; change them first: {listed}"))
+    return told
 
 
 def _rows_of(records: Sequence[SubmissionRecord], everybody: Sequence[Row]) -> list[Row]:
