@@ -30,7 +30,7 @@ class Progress:
         done, total: submissions settled so far, of all.
         changed: False when an earlier result still held and nothing was run.
         seconds: since grading began.
-        running: submissions in flight.
+        running: how many submissions are being graded now; `flying` are their students.
         failed: submissions settled so far without a grade: unreadable, refused, crashed, not handed in.
         reason: why it was graded again (see :mod:`autograder.regrade`); "" = for the first time, or not at all.
     """
@@ -43,6 +43,7 @@ class Progress:
     running: int = 0
     failed: int = 0
     reason: str = ""
+    flying: tuple[str, ...] = ()
 
 
 Listener = Callable[[Progress], None]
@@ -92,9 +93,10 @@ class ClassRun:
         self._finished: dict[str, Entry] = store.journal.entries()
         self._jobs: dict[str, _Job] = {}
         self._arrivals: dict[str, Arrival] = {}
+        self._fleet: Fleet | None = None
 
     def settle(self, chosen: Mapping[str, Path | None], fleet: Fleet) -> None:
-        self.total = len(chosen)
+        self.total, self._fleet = len(chosen), fleet
         for finished in fleet.run(self._tasks(chosen)):
             self._write(finished)
         earlier = {student: self.records[student] for student in self.unchanged}
@@ -184,6 +186,6 @@ class ClassRun:
         self._failed += record.outcome != "graded"
         if self.listener is not None:
             seconds = time.monotonic() - self.started
-            self.listener(
-                Progress(len(self.records), self.total, record, changed, seconds, len(self._jobs), self._failed, reason)
-            )
+            flying = self._fleet.running if self._fleet is not None else ()
+            counts = (len(flying), self._failed, reason, flying)
+            self.listener(Progress(len(self.records), self.total, record, changed, seconds, *counts))
