@@ -25,7 +25,7 @@ from autograder.jail import JailMode, Limits
 from autograder.log import cell_lines
 from autograder.plain.calibrate import EXAMINED, calibrate
 from autograder.plain.court import HANDLERS, Court, Trial
-from autograder.plain.plan import Plan
+from autograder.plain.plan import Plan, TestPlan
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
 from autograder.template import GRADED_ROLES, NotebookTemplate, Template, template_from_bytes
 from autograder.untrusted import Caps, RawSubmission
@@ -90,8 +90,10 @@ class Slot:
         self._clean: dict[str, Runner] = {}
 
     def close(self) -> None:
-        for jailed in (*self._clean.values(), *self._zygotes.values()):
-            jailed.close()
+        for clean in self._clean.values():
+            clean.close()
+        for zygote in self._zygotes.values():
+            zygote.close()
         self._clean.clear()
         self._zygotes.clear()
 
@@ -165,7 +167,14 @@ class Slot:
                 tests = [p for p, cell in enumerate(template.cells) if cell.role in GRADED_ROLES]
                 return {p: q.points or 0.0 for p, q in zip(tests, examined.questions, strict=True)}, trials
 
-            self._plans[template.name] = calibrate(template, files, run, checks)
+            try:
+                self._plans[template.name] = calibrate(template, files, run, checks)
+            except EngineError:
+                raise
+            except Exception as error:  # a fault of the grader's must not cost a class its grades
+                why = f"its calibration failed ({type(error).__name__}: {plain(error, 200)})"
+                tests = (p for p, cell in enumerate(template.cells) if cell.role == "test" and p not in checks)
+                self._plans[template.name] = Plan(dict.fromkeys(tests, TestPlan(why)))
         return self._plans[template.name]
 
     def _examined(

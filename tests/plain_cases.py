@@ -168,6 +168,33 @@ CASES = (
     Case("warned", "import warnings\ndef warned(x):\n    warnings.warn('old', DeprecationWarning)\n    return x",
          "import warnings as w\nwith w.catch_warnings(record=True) as heard:\n    w.simplefilter('always')\n    assert warned(1) == 1\n"
          "assert len(heard) == 1 and issubclass(heard[0].category, DeprecationWarning)"),
+    Case("slots", "def slots(p):\n    return p.x + p.y", given="class Point:\n    __slots__ = ('x', 'y')\n    def __init__(self, x, y):\n        self.x, self.y = x, y",
+         test="assert slots(Point(1, 2)) == 3", inside="TypeError"),
+    Case("account", "class Account:\n    rate = 0.5\n    def __init__(self, owner, balance=0):\n        self.owner, self._balance = owner, balance\n"
+         "    @property\n    def balance(self):\n        return self._balance\n    def deposit(self, amount):\n        if amount <= 0:\n"
+         "            raise ValueError('amount must be positive')\n        self._balance += amount\n    @classmethod\n    def empty(cls):\n        return cls('nobody')\n"
+         "    @staticmethod\n    def fee(x):\n        return x / 10\n    def __eq__(self, other):\n        return isinstance(other, Account) and self.balance == other.balance\n"
+         "class Savings(Account):\n    rate = 1.5\n",
+         "a = Account('Ada', 5)\na.deposit(2)\nassert a.balance == 7 and a.owner == 'Ada'\nassert Account.empty().balance == 0\n"
+         "assert Account.fee(20) == 2 and Account.rate == 0.5\nassert a == Account('Bob', 7) and a != Account('Bob', 8)\n"
+         "try:\n    a.deposit(-1)\n    assert False\nexcept ValueError as e:\n    assert 'positive' in str(e)\n"
+         "assert issubclass(Savings, Account) and isinstance(Savings('x'), Account)\ntry:\n    a.balance = 3\n    assert False\nexcept AttributeError:\n    pass",
+         honest={"class Account:\n    rate = 0.5\n    balance = 7\n    def __init__(self, *a): pass\n    deposit = __init__": 0}),
+    Case("countdown", "class countdown:\n    def __init__(self, n):\n        self.n = n\n    def __iter__(self):\n        return self\n"
+         "    def __next__(self):\n        if self.n == 0:\n            raise StopIteration\n        self.n -= 1\n        return self.n + 1",
+         "assert list(countdown(3)) == [3, 2, 1]\nc = countdown(2)\nassert next(c) == 2\nassert [x for x in c] == [1]"),
+    Case("context", "class context:\n    def __enter__(self):\n        self.open = True\n        return self\n    def __exit__(self, *e):\n        self.open = False",
+         "with context() as c:\n    assert c.open\nassert not c.open"),
+    Case("matrix_class", "class Grid:\n    def __init__(self, rows):\n        self.rows = rows\n    def __getitem__(self, key):\n        return self.rows[key[0]][key[1]]\n"
+         "    def __setitem__(self, key, value):\n        self.rows[key[0]][key[1]] = value\n    def __contains__(self, x):\n        return any(x in r for r in self.rows)",
+         "g = Grid([[1, 2], [3, 4]])\nassert g[1, 0] == 3\ng[1, 0] = 9\nassert g[1, 0] == 9 and 9 in g and 3 not in g"),
+    Case("words", "def words(path):\n    return len(open(path).read().split())", "assert words('text.txt') == 3"),
+    Case("tuples", "def tuples(d):\n    return sorted(d.items(), key=lambda kv: (-kv[1], kv[0]))[:2]", "assert tuples({'a': 1, 'b': 3, 'c': 3}) == [('b', 3), ('c', 3)]"),
+    Case("recursive", "def recursive(n):\n    return recursive(n + 1)", "try:\n    recursive(0)\n    assert False\nexcept RecursionError:\n    pass"),
+    Case("chars", "def chars(s):\n    return collections.Counter(s)", "assert chars('aab') == {'a': 2, 'b': 1}\nassert chars('aab').most_common(1) == [('a', 2)]",
+         honest={"def chars(s):\n    return {c: s.count(c) for c in s}": 0}),
+    Case("partial", "def partial(x):\n    return x", "points = 0\nfor n in range(4):\n    try:\n        points += partial(n) == n\n    except Exception:\n        pass\npoints",
+         honest={"def partial(x):\n    return 1 / (x - 2) * 0 + x": 3, "def partial(x):\n    return partial": 0}),
     Case("magic", "def magic(x):\n    return x + 1", "%time found = magic(1)\nassert found == 2"),
     Case("names", "def names(x):\n    return x", "assert 'names' in globals()\nassert globals()['names'](5) == 5"),
     Case("written", "def written(path):\n    open(path, 'w').write('hello')",

@@ -49,7 +49,7 @@ Found = list[tuple[dict[str, QuestionRecord], dict[str, QuestionRecord]]]
 @pytest.fixture(scope="module")
 def honest() -> Iterator[tuple[Room, Found]]:
     """The instructor's own solution, then the other answers round by round; isolated, and in process."""
-    room = Room(template_of(CASES, setup=SETUP))
+    room = Room(template_of(CASES, {"text.txt": b"one two three"}, SETUP))
     rounds: list[dict[str, str]] = [{}]
     rounds += [{c.name: list(c.honest)[i] for c in CASES if i < len(c.honest)} for i in range(ROUNDS)]
     yield room, [(room.grade(answers), room.in_process(answers)) for answers in rounds]

@@ -20,6 +20,8 @@ from typing import Any
 
 from autograder.engine.executor import Talk
 from autograder.plain.codec import Decoder, Encoder, Node, pack, unpack
+from autograder.plain.kinds import tells_all
+from autograder.plain.told import class_names, place_of, raised_by, text_of, warning_of
 from fourbit.errors import CodecError
 
 LEAVE = "cannot leave the submission; return numbers, strings, lists or arrays"
@@ -143,7 +145,7 @@ class Desk:
             encoder = Encoder(self)
             told = TypeError(f"a {type(result).__name__} {LEAVE} ({problem})")
             message = {"x": self._error(told, encoder), "changed": [], "names": {}}
-        message["warned"] = [_warning(item) for item in heard[:_WARNINGS]]
+        message["warned"] = [warning_of(item) for item in heard[:_WARNINGS]]
         return pack(message, encoder.blobs)
 
     def _news(self, encoder: Encoder) -> dict[str, Node]:
@@ -164,7 +166,7 @@ class Desk:
         kind = type(value)
         if isinstance(value, type):
             if issubclass(value, BaseException):
-                return ["exception", self._number(value), value.__name__, _names(value)]
+                return ["exception", self._number(value), value.__name__, class_names(value)]
             bases = [base for base in value.__bases__ if base is not object and base.__module__ != "builtins"]
             return ["class", self._number(value), value.__name__, [encoder.node(base) for base in bases]]
         if isinstance(value, BaseException):
@@ -201,9 +203,9 @@ class Desk:
             arguments = [encoder.node(argument) for argument in error.args]
             fields = {name: encoder.node(value) for name, value in vars(error).items() if not name.startswith("__")}
         except CodecError:
-            arguments, fields = [_text(error)], {}
+            arguments, fields = [text_of(error)], {}
         own = encoder.node(kind) if kind.__module__ == "__main__" else None
-        return ["error", _names(kind), own, arguments, fields, _text(error), _place(error)]
+        return ["error", class_names(kind), own, arguments, fields, text_of(error), place_of(error)]
 
     def build(self, node: Node, decoder: Decoder, depth: int) -> Any:
         tag = node[0]
@@ -233,7 +235,7 @@ class Desk:
             reply, blobs = unpack(self.talk.back(pack(message, encoder.blobs)))
             decoder = Decoder(blobs, self, encoder.objects)
             if "x" in reply:
-                raise _raised(*reply["x"])
+                raise raised_by(*reply["x"])
             return decoder.value(reply["v"])
 
         function.__name__ = function.__qualname__ = name
@@ -242,7 +244,8 @@ class Desk:
     def shared_name(self, value: Any) -> str:
         kind = type(value)
         name = f"{kind.__module__}:{kind.__qualname__}"
-        return name if name in self.shared and self.shared_class(name) is kind else ""
+        known = name in self.shared and self.shared_class(name) is kind and tells_all(value)
+        return name if known else ""
 
     def shared_class(self, name: str) -> type | None:
         module, _, path = name.partition(":")
@@ -267,36 +270,6 @@ def answer(namespace: dict[str, Any], talk: Talk, payload: bytes) -> bytes:
 def _picture(node: Node) -> bytes:
     """Bytes that tell 1, 1.0 and True apart."""
     return marshal.dumps(node, 2)
-
-
-def _names(kind: type) -> list[str]:
-    return [f"{base.__module__}:{base.__qualname__}" for base in kind.__mro__]
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)[:2000]
-    except BaseException:
-        return "(its message cannot be shown)"
-
-
-def _place(error: BaseException) -> str:
-    """The line of the student's cell that raised."""
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_globals.get("__name__") == "__main__":
-            found = f"line {trace.tb_lineno} of {trace.tb_frame.f_code.co_name}"
-        trace = trace.tb_next
-    return found
-
-
-def _warning(item: warnings.WarningMessage) -> list[Any]:
-    return [_names(item.category), str(item.message)[:500], item.lineno]
-
-
-def _raised(name: str, text: str) -> BaseException:
-    kind = getattr(sys.modules["builtins"], name, RuntimeError)
-    return kind(text) if isinstance(kind, type) and issubclass(kind, BaseException) else RuntimeError(text)
 
 
 def _set_random_state(module: str, state: Any) -> None:

@@ -91,7 +91,8 @@ class Court:
             return False
         permitted = None if test.permitted is None else sorted(test.permitted)
         head = {"names": test.names, "shared": self.plan.shared, "watched": test.watched, "permitted": permitted}
-        bound = self.clean.ask(_BIND, pack({**head, "imports": dict(test.imports)}, [reply]), seconds=_LATER)
+        said = pack({**head, "imports": dict(test.imports)}, [reply])
+        bound = self.clean.ask(_BIND, said, seconds=_LATER, checkpoint=self.restore_points)
         if bound.status != "ok":
             self._stopped = replace(bound, message=f"the values of the submission cannot be read: {bound.message}")
         return bound.status == "ok"

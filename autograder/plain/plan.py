@@ -185,7 +185,7 @@ class _Reader:
             for name in binds:
                 self._defined.pop(name, None)
             return
-        visible = [s for s in _statements_or_none(cell.release) if s.is_import]
+        visible = [s for s in _statements_or_none(cell.release) if s.is_import and not s.binds <= self._imported]
         watched = (binds & self._inner) - names
         self.tests[position] = TestPlan(
             names=tuple(sorted(names)),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from autograder.plain.link import Link
+    from autograder.plain.stand_ins import StandIns
 
 NUMBER = "_fourbit_number"
 _PLAIN = ("bool", "float", "int", "complex", "str", "repr", "abs", "round", "reversed", "divmod")
@@ -41,7 +41,7 @@ class Remote(type):
 class Handle(metaclass=Remote):
     """An object of the student's that is no data."""
 
-    _fourbit_link: Link
+    _fourbit_link: StandIns
     __doc__ = None
 
     def __getattr__(self, name: str) -> Any:
@@ -73,7 +73,8 @@ class Handle(metaclass=Remote):
         return self._data("hash", int) if link.may("hash()") else object.__hash__(self)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._fourbit_link.ask("iter", self))
+        found = self._fourbit_link.ask("iter", self)
+        return found if isinstance(found, Handle) else iter(found)
 
     def __next__(self) -> Any:
         return self._fourbit_link.ask("next", self)
@@ -147,7 +148,7 @@ for _verb in _PLAIN[1:]:
     type.__setattr__(Handle, f"__{_verb}__", _unary(_verb))
 
 
-def make_class(link: Link, number: int, name: str, bases: tuple[type, ...]) -> type:
+def make_class(link: StandIns, number: int, name: str, bases: tuple[type, ...]) -> type:
     """A class here for a class of the student's, so that isinstance and type() hold."""
     kind = type.__new__(Remote, name, bases or (Handle,), {NUMBER: number, "__module__": "__main__"})
     type.__setattr__(kind, "_fourbit_link", link)
