@@ -88,6 +88,13 @@ def _choose(
     notes = []
     for notebook in template.notebooks:
         if notebook.name in chosen:
+            exact = chosen[notebook.name]
+            copies = [name for name in parsed if name != exact and is_called(name, notebook.name)]
+            notes += [
+                f"{plain(n, 200)} is there too and differs; {exact} was graded"
+                for n in copies
+                if data[n] != data[exact]
+            ]
             continue
         spare = [name for name in parsed if name not in chosen.values()]
         found = _meant(notebook, spare, parsed, alone=len(template.notebooks) == 1)

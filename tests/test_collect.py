@@ -7,13 +7,14 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from autograder.collect.layouts import read_name
 from autograder.collect.receipts import append_receipts, read_receipts, receipts_path, received
+from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse, open_course
 from autograder.results import GradingError, files_hash
 from autograder.template import Template
@@ -311,6 +312,12 @@ def test_an_extension_or_another_deadline_makes_another_attempt_count(listed: Co
     assert "2026-11-21" in counting(collected(course, export, deadline="2026-11-21 12:00"))["ben"]
     assert "2026-11-19" in counting(collected(course, export, deadline="2026-11-20T18:59:59+09:00"))["ben"]
     assert "2026-11-20" in counting(collected(course, export))["ben"]
+    gradebook = open_gradebook(course)
+    with gradebook.db.no_autoflush:
+        gradebook.update_or_create_submission("ps1", "ben", extension=timedelta(days=2))
+    gradebook.close()
+    assert "2026-11-21" in counting(collected(course, export))["ben"]
+    assert submitted(course, "ben")["ps1.ipynb"] == notebook(template, primes="pass")
 
 
 def test_canvas_s_own_word_on_lateness_decides_where_there_is_no_time(listed: Course, tmp_path: Path) -> None:

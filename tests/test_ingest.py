@@ -239,6 +239,16 @@ def test_the_one_file_that_is_meant_is_taken_and_told(template: Template, name: 
     assert any(name in note for note in found.notes)
 
 
+def test_a_copy_beside_the_notebook_is_told(template: Template) -> None:
+    data, other = (json.dumps(released(template, answers)).encode() for answers in (GOOD, {**GOOD, "mean": "pass"}))
+    found = ingest(template, RawSubmission({"ps1.ipynb": data, "ps1 (1).ipynb": other, "ps1-Copy1.ipynb": data}))
+    assert answers(found.notebooks[0]) == GOOD
+    assert [note for note in found.notes if "(1)" in note] == [
+        "ps1 (1).ipynb is there too and differs; ps1.ipynb was graded"
+    ]
+    assert not any("Copy1" in note for note in found.notes)
+
+
 def test_two_candidates_are_not_guessed_between(template: Template) -> None:
     data, other = (json.dumps(released(template, answers)).encode() for answers in (GOOD, {**GOOD, "mean": "pass"}))
     assert ingest(template, RawSubmission({"one.ipynb": data, "two.ipynb": data})).readable
