@@ -73,7 +73,11 @@ class Session:
         self.manager.start_kernel(cwd=str(folder))
         self.client = self.manager.client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=SECONDS)
+        try:
+            self.client.wait_for_ready(timeout=SECONDS)
+        except BaseException:
+            self.__exit__()  # with open channels the test process would never end
+            raise
 
     def __enter__(self) -> Session:
         return self
@@ -450,8 +454,10 @@ def test_a_manager_of_many_kernels_starts_restarts_and_ends_them(tmp_path: Path)
     """What a Jupyter server does, on one event loop that goes on meanwhile."""
 
     async def main() -> tuple[int, int]:
-        managers = AsyncMultiKernelManager(default_kernel_name=kernelspec.NAME, log=logging.getLogger("provisioner"),
-                                           config=Config(FourbitGrade={"jail": str(MODE)}))  # fmt: skip
+        managers = AsyncMultiKernelManager(
+            default_kernel_name=kernelspec.NAME, connection_dir=str(tmp_path), log=logging.getLogger("provisioner"),
+            config=Config(FourbitGrade={"jail": str(MODE)}),
+        )  # fmt: skip
         turns = 0
 
         async def turn() -> None:

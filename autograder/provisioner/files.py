@@ -52,7 +52,7 @@ def files_beside(folder: Path, most_bytes: int) -> dict[str, bytes]:
 
 def _paths(folder: Path, *, inside: bool = False) -> Iterator[Path]:
     with os.scandir(folder) as entries:
-        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        shown = sorted((entry for entry in entries if not _is_kept_out(entry.name)), key=lambda entry: entry.name)
     if inside and any(entry.name.endswith(".ipynb") for entry in shown):
         return
     for entry in shown:
@@ -60,6 +60,10 @@ def _paths(folder: Path, *, inside: bool = False) -> Iterator[Path]:
             yield from _paths(Path(entry.path), inside=True)
         elif entry.is_file(follow_symlinks=False) and not entry.name.endswith(".ipynb"):
             yield Path(entry.path)
+
+
+def _is_kept_out(name: str) -> bool:
+    return name.startswith(".") or name == "__pycache__"
 
 
 def _read(path: Path, most_bytes: int) -> bytes:
