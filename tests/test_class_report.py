@@ -153,6 +153,13 @@ def test_similar_work_comes_side_by_side_with_its_warning() -> None:
     assert "more than 4 wrote alike" in text
 
 
+def test_a_large_group_that_says_the_same_is_named() -> None:
+    ring = {f"copy{number}": honest("student1") for number in range(6)}
+    text = shown(render(report(class_of([(4.0,)] * 3), similarity=compare(ring, handed_out()))))
+    assert "6 submissions say the same, token for token" in text
+    assert "copy0, copy1, copy2" in text
+
+
 def test_regrades_show_before_after_and_why() -> None:
     change = Change("s00", "exam", 3.0, 4.5, (QuestionChange("lab", "a", "mask", None, 1.5),))
     text = shown(render(report(class_of([(4.0,)]), changes=(("2026-03-01T12:00:00+00:00", change),))))

@@ -69,6 +69,13 @@ def test_what_was_handed_out_and_what_everybody_writes_does_not_count() -> None:
     assert compare(sharing, handed_out()).pairs == ()
 
 
+def test_a_solution_that_makes_the_round_is_told_of_as_a_group() -> None:
+    ring = {f"copy{number}": renamed(honest("student1")) for number in range(6)}
+    found = compare(EVERYBODY | ring, handed_out())
+    assert found.pairs == ()
+    assert found.same == ((*ring, "student1"),)
+
+
 def test_short_answers_are_too_short_to_tell() -> None:
     line = {"mean": ("code", "def mean(numbers):\n    return sum(numbers) / len(numbers) if numbers else 0.0")}
     found = compare(EVERYBODY | {"ada": line, "bob": line}, handed_out())

@@ -54,6 +54,7 @@ class Similarity:
         pairs: the most similar first, at most `MOST_PAIRS`; `found` counts all of at least `LEAST_SCORE`.
         compared: how many students had enough to compare; `too_short` names the others.
         sharers: what more students than this wrote alike counted as common.
+        same: groups larger than `sharers` whose answers are alike token for token; no pair can show them.
         usual: the score that 99 % of the pairs with anything in common stay below, or None without such pairs.
     """
 
@@ -63,6 +64,7 @@ class Similarity:
     too_short: tuple[str, ...] = ()
     sharers: int = 0
     usual: float | None = None
+    same: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,23 @@ class _Prints:
 
 @dataclass(frozen=True)
 class _Class:
-    """The distinctive fingerprints of everybody who has enough of them, and what each fingerprint weighs."""
+    """The distinctive fingerprints of everybody who has enough of them, and what each fingerprint weighs.
 
+    Attributes:
+        all_marks: fingerprints of everybody, the common ones too.
+    """
+
+    all_marks: Mapping[str, set[int]]
     marks: Mapping[str, set[int]]
     weight: Mapping[int, float]
     sharers: int
+
+    def same(self) -> tuple[tuple[str, ...], ...]:
+        groups: dict[frozenset[int], list[str]] = {}
+        for student in sorted(self.all_marks):
+            groups.setdefault(frozenset(self.all_marks[student]), []).append(student)
+        found = [tuple(group) for marks, group in groups.items() if len(marks) >= ENOUGH and len(group) > self.sharers]
+        return tuple(sorted(found, key=lambda group: (-len(group), group)))
 
     def pairs(self) -> list[Pair]:
         holders: dict[int, list[str]] = {}
@@ -131,7 +145,8 @@ def compare(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str, 
     found = [pair for pair in scored if pair.score >= LEAST_SCORE and pair.shared >= ENOUGH]
     usual = scored[len(scored) // 100].score if len(scored) >= 100 else None
     too_short = tuple(sorted(set(submissions) - set(class_.marks)))
-    return Similarity(tuple(found[:MOST_PAIRS]), len(found), len(class_.marks), too_short, class_.sharers, usual)
+    counts = (len(found), len(class_.marks), too_short, class_.sharers)
+    return Similarity(tuple(found[:MOST_PAIRS]), *counts, usual, class_.same())
 
 
 def every_pair(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str, str]] = ()) -> list[Pair]:
@@ -160,7 +175,7 @@ def _weighed(submissions: Mapping[str, Answers], handed_out: Iterable[tuple[str,
     sharers = min(max(4, len(submissions) // 20), _MOST_SHARERS)
     rare = {student: {mark for mark in marks if count[mark] <= sharers} for student, marks in own.items()}
     weight = {mark: math.log1p(len(submissions) / many) for mark, many in count.items() if many <= sharers}
-    return _Class({student: marks for student, marks in rare.items() if len(marks) >= ENOUGH}, weight, sharers)
+    return _Class(own, {student: marks for student, marks in rare.items() if len(marks) >= ENOUGH}, weight, sharers)
 
 
 def _read(answers: Answers) -> dict[str, Tokens]:
