@@ -411,7 +411,7 @@ def test_a_zygote_that_died_is_replaced(tmp_path: Path) -> None:
 
 
 CLIENT = """
-import os, sys, time
+import atexit, os, sys, time
 from jupyter_client.manager import KernelManager
 from traitlets.config import Config
 started = []
@@ -423,6 +423,11 @@ for _ in range(2):
     client.wait_for_ready(timeout=60)
     client.execute_interactive("import subprocess; child = subprocess.Popen(['sleep', '600'])", timeout=60)
     started.append((manager, client))
+def goodbye():
+    for manager, client in started:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+atexit.register(goodbye)
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -431,13 +436,14 @@ sys.stdin.read()
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, None], ids=["killed", "interrupted", "done"])
 def test_nothing_survives_the_client(tmp_path: Path, how: signal.Signals | None) -> None:
     command = [sys.executable, "-W", "ignore", "-c", CLIENT, str(MODE)]
-    client = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=tmp_path,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-    )  # fmt: skip
+    with (tmp_path / "errors.txt").open("w") as errors:
+        client = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+        )  # fmt: skip
     assert client.stdin
     assert client.stdout
-    assert client.stdout.readline() == b"ready\n"
+    assert client.stdout.readline() == b"ready\n", (tmp_path / "errors.txt").read_text()
     family = psutil.Process(client.pid).children(recursive=True)
     assert sum(process.name() == "sleep" for process in family) == 2
     assert list(tmp_path.glob("fourbit-kernel-*/k*"))
@@ -448,6 +454,7 @@ def test_nothing_survives_the_client(tmp_path: Path, how: signal.Signals | None)
     client.stdout.close()
     until(lambda: not any(process.is_running() for process in family), "the end of all processes")
     until(lambda: not list(tmp_path.glob("fourbit-*")), "the removal of all folders")
+    assert how is not None or (tmp_path / "errors.txt").read_text() == ""
 
 
 def test_a_manager_of_many_kernels_starts_restarts_and_ends_them(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from autograder.jail import JailMode
 from autograder.provisioner import CHANNELS
 from autograder.provisioner.client import KernelProcess, KernelZygote, zygote_for
 from autograder.provisioner.files import files_beside, why_not
+from autograder.results import plain
 from autograder.settings import FourbitGrade
 from fourbit.errors import FourbitError
 
@@ -31,6 +32,7 @@ PRELOAD_VARIABLE = "FOURBIT_KERNEL_PRELOAD"
 # nbgrader tells notebooks in this way that they are being graded; nothing else of the environment goes in.
 _PASSED_ON = ("NBGRADER_EXECUTION", "NBGRADER_VALIDATING")
 _POLL_SECONDS = 0.02
+_LONGEST_WORDS = 1000
 
 
 class ProvisionError(FourbitError):
@@ -70,7 +72,7 @@ class JailProvisioner(KernelProvisionerBase, FourbitGrade):  # type: ignore[meta
             raise ProvisionError("Kernels in the jail talk through private unix sockets, which are not encrypted.")
         command = manager.format_kernel_cmd(extra_arguments=options.pop("extra_arguments", []))
         self._require_ipykernel(command)
-        await asyncio.to_thread(self._choose_address)
+        await _in_thread(self._choose_address)
         manager.transport, manager.ip = "ipc", self._address
         for number, name in enumerate(CHANNELS, 1):
             setattr(manager, f"{name}_port", number)
@@ -112,7 +114,7 @@ class JailProvisioner(KernelProvisionerBase, FourbitGrade):  # type: ignore[meta
             "environment": {name: environment[name] for name in _PASSED_ON if name in environment},
         }
         self._expected = False
-        await asyncio.to_thread(self._launch, folder, kernel)
+        await _in_thread(lambda: self._launch(folder, kernel))
         return self.connection_info
 
     def _launch(self, folder: Path, kernel: dict[str, Any]) -> None:
@@ -152,7 +154,7 @@ class JailProvisioner(KernelProvisionerBase, FourbitGrade):  # type: ignore[meta
         """End the kernel and all its processes now."""
         self._expected = True
         if self._kernel is not None:
-            await asyncio.to_thread(self._kernel.close)
+            await _in_thread(self._kernel.close)
 
     async def terminate(self, restart: bool = False) -> None:
         """Ask the kernel's process to end."""
@@ -175,7 +177,17 @@ class JailProvisioner(KernelProvisionerBase, FourbitGrade):  # type: ignore[meta
         kernel, self._kernel = self._kernel, None
         if kernel is not None:
             self._expected = True
-            await asyncio.to_thread(kernel.close)
+            await _in_thread(kernel.close)
+
+
+async def _in_thread(wait: Callable[[], None]) -> None:
+    """Let the client's event loop go on meanwhile."""
+    try:
+        done = asyncio.get_running_loop().run_in_executor(None, wait)
+    except RuntimeError:  # the client is on its way out, when no threads are had any more
+        wait()
+    else:
+        await done
 
 
 def _own_arguments(command: Sequence[str]) -> list[str]:
@@ -190,5 +202,5 @@ def _own_arguments(command: Sequence[str]) -> list[str]:
 
 def _epitaph(code: int, kernel: KernelProcess) -> str:
     how = kernel.why or (f"ended by signal {-code}" if code < 0 else f"exit code {code}")
-    words = f" It wrote:\n{kernel.words}" if kernel.words else ""
+    words = f" It wrote: {plain(kernel.words, _LONGEST_WORDS)}" if kernel.words else ""
     return f"The jailed kernel ended: {how}.{words}"
