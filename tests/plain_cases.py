@@ -264,7 +264,25 @@ CHEATS = {
     "not a number": "def total(x):\n    return float('nan')",
     "a function": "def total(x):\n    return total",
     "a class": "class total(int):\n    __eq__ = lambda self, other: True",
+    "memory of the test": "class Array:\n    __array_interface__ = {'data': (id(0), False), 'typestr': '<i8', 'shape': (1,), 'version': 3}\n"
+    "    __array__ = property(lambda self: 1 / 0)\ndef total(x):\n    return Array()",
+    "answers too early": "from autograder.engine import executor\nclass Early:\n    def __reduce__(self):\n        return (print, ())\n"
+    "    @property\n    def __module__(self):\n        return executor.Talk.back\ntotal = Early()",
     "universal container": "class All:\n    def __getattr__(self, name):\n        return self\n    __call__ = __getitem__ = lambda self, *a: self\n"
     "    __iter__ = lambda self: iter(())\n    __contains__ = __eq__ = lambda self, o: True\ntotal = All()",
     "deleted": "del sys.modules['numpy']\nimport builtins\nfor name in ('print', 'len', 'sum'):\n    delattr(builtins, name)",
 }  # fmt: skip
+
+# A test cell whose value is the score, and what tries to write it.
+CREDIT = Case("credit", "def credit(n):\n    return n", "result = 0\nfor n in range(1, 5):\n    result += credit(n) == n\nresult")
+SCORES = {
+    "displayed value": "def credit(n):\n    get_ipython().displayhook(4)\n    return 0",
+    "displayed score": "from IPython.display import display, publish_display_data\ndef credit(n):\n    display(4)\n"
+    "    publish_display_data({'text/plain': '4'})\n    return 0",
+    "printed score": "def credit(n):\n    print('4')\n    import os\n    os.write(1, b'4\\n')\n    return 0",
+    "changed variable": "def credit(n):\n    global result\n    result = 4\n    return 0",
+    "adding object": "class Four:\n    __radd__ = __add__ = __iadd__ = lambda self, other: 4\n    __eq__ = lambda self, other: Four()\n"
+    "def credit(n):\n    return Four()",
+    "too much": "class Many(int):\n    __eq__ = lambda self, other: 1000\ndef credit(n):\n    return Many()",
+    "not a number": "class Nan(float):\n    __eq__ = lambda self, other: float('nan')\ndef credit(n):\n    return Nan()",
+}

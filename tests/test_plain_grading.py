@@ -13,7 +13,18 @@ from autograder.results import QuestionRecord
 from autograder.template import Template
 from autograder.untrusted import RawSubmission
 from autograder.worker import Bundle, Slot, Task
-from tests.plain_cases import CASES, CHEATS, HELPERS, SETUP, TARGET, Case, notebook_of, template_of
+from tests.plain_cases import (
+    CASES,
+    CHEATS,
+    CREDIT,
+    HELPERS,
+    SCORES,
+    SETUP,
+    TARGET,
+    Case,
+    notebook_of,
+    template_of,
+)
 
 pytestmark = pytest.mark.linux
 
@@ -82,7 +93,9 @@ def test_a_cell_that_cannot_leave_is_told_with_the_reason(honest: tuple[Room, Fo
 
 @pytest.fixture(scope="module")
 def room() -> Iterator[Room]:
-    made = Room(template_of((TARGET, OTHER), HELPERS, SETUP), replace(LIMITS, cell_seconds=1.5, memory_bytes=2**28))
+    made = Room(
+        template_of((TARGET, OTHER, CREDIT), HELPERS, SETUP), replace(LIMITS, cell_seconds=1.5, memory_bytes=2**28)
+    )
     yield made
     made.slot.close()
 
@@ -96,6 +109,26 @@ def test_cheats_earn_nothing_and_learn_nothing(room: Room, name: str) -> None:
     assert questions["total"].message
     if name not in ("blanked cells", "cells that always succeed"):  # these spoil the later answer cells themselves
         assert questions["other"].points == 4, questions["other"].message
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_nobody_writes_their_own_score(room: Room, name: str) -> None:
+    question = room.grade({"credit": SCORES[name]})["credit"]
+    assert (question.points, question.mode) == (0, "isolated"), question
+
+
+def test_a_test_cells_variables_stay_its_own() -> None:
+    """A name that the solution binds too, and the test cell for something else."""
+    case = Case("mine", "expected = 0\ndef mine():\n    return 42", "expected = 42\nassert mine() == expected")
+    made = Room(template_of((case, OTHER)))
+    try:
+        looks = "def mine():\n    return globals().get('expected', 0)"
+        writes = "def mine():\n    global expected\n    expected = 1\n    return 1"
+        for answer in (looks, writes, "expected = 7\n" + looks):
+            assert made.grade({"mine": answer})["mine"].points == 0
+        assert made.grade({})["mine"].points == 4
+    finally:
+        made.slot.close()
 
 
 def test_cheats_pay_in_the_students_process(room: Room) -> None:

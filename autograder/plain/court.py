@@ -86,7 +86,7 @@ class Court:
     def _bind(self, test: TestPlan) -> bool:
         """Give the test cell's names their meaning; False when the submission could not say it."""
         asked = pack({"do": "names", "names": test.names, "shared": self.plan.shared})
-        reply = self._ask_submission(asked, checkpoint=self.restore_points)
+        reply = self._ask_submission(asked, first=True)
         if reply is None:
             return False
         permitted = None if test.permitted is None else sorted(test.permitted)
@@ -97,12 +97,14 @@ class Court:
             self._stopped = replace(bound, message=f"the values of the submission cannot be read: {bound.message}")
         return bound.status == "ok"
 
-    def _ask_submission(self, payload: bytes, *, checkpoint: bool = False) -> bytes | None:
+    def _ask_submission(self, payload: bytes, *, first: bool = False) -> bytes | None:
         """The submission's answer; None when it was stopped, which ends the test cell."""
         left = max(self._deadline - time.monotonic(), 0.01)
-        reply = self.submission.ask(_ANSWER, payload, seconds=left, checkpoint=checkpoint, back=self._called)
+        checkpoint, back = first and self.restore_points, None if first else self._called
+        reply = self.submission.ask(_ANSWER, payload, seconds=left, checkpoint=checkpoint, back=back)
         self._printed = [[item["name"], item["text"]] for item in reply.outputs if item["output_type"] == "stream"]
-        self._shown += [item for item in reply.outputs if item["output_type"] != "stream"]
+        # A value that a call displays is no value of the test cell, which would be its score.
+        self._shown += [item for item in reply.outputs if item["output_type"] == "display_data"]
         if reply.status != "ok":
             self._stopped = reply
             return None
@@ -130,13 +132,13 @@ class Court:
     def _reported(self, test: TestPlan, outcome: CellOutcome) -> Trial:
         """Add what the clean process noticed, and leave the submission's names as the test cell left them."""
         full = outcome.status == "ok" and not any(o["output_type"] == "execute_result" for o in outcome.outputs)
-        if not self.clean.alive or (full and not test.rebinds and test.permitted is not None):
+        if not self.clean.alive or (full and not test.watched and test.permitted is not None):
             return Trial(outcome)
         report = self.clean.ask(_REPORT, b"", seconds=_LATER)
         if report.status != "ok":
             return Trial(outcome)
         told, parts = unpack(report.payload)
-        if test.rebinds and self._stopped is None:
+        if test.watched and self._stopped is None:
             self._deadline = time.monotonic() + _LATER
             self._ask_submission(parts[0])
             self._stopped = None

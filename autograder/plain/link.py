@@ -53,7 +53,7 @@ class Link(StandIns):
     def news(self, encoder: Encoder) -> dict[str, Any]:
         """What the test cell did to names of the notebook and to the random generators since the last question."""
         found: dict[str, Any] = {}
-        for name in (*self._bound, *(name for name in self.watched if name in self.namespace)):
+        for name in self.watched:
             now = self.namespace.get(name, _MISSING)
             if now is self._bound.get(name, _MISSING):
                 continue
@@ -123,8 +123,8 @@ class Link(StandIns):
 
     def _rename(self, names: dict[str, Node], decoder: Decoder) -> None:
         for name, node in names.items():
-            if name not in self._bound:
-                continue
+            if name not in self._bound or self.namespace.get(name, _MISSING) is not self._bound[name]:
+                continue  # the test cell has taken the name for something of its own
             if node is None:
                 self.namespace.pop(name, None)
                 self._bound[name] = _MISSING

@@ -24,12 +24,12 @@ _INSIDE_NAMES = frozenset(
     ("exec", "eval", "compile", "__import__", "__builtins__", "In", "Out", "_ih", "_oh", "_i", "_ii", "_iii")
 )
 _INSIDE_MODULES = frozenset(
-    ("builtins", "cloudpickle", "dill", "dis", "doctest", "gc", "importlib", "joblib", "marshal", "mock", "pickle",
-     "shelve", "subprocess", "tracemalloc", "yaml")
+    ("builtins", "cloudpickle", "dill", "dis", "doctest", "gc", "importlib", "jinja2", "joblib", "marshal", "mock",
+     "pickle", "runpy", "shelve", "subprocess", "sympy", "tracemalloc", "yaml")
 )  # fmt: skip
 _INSIDE_ATTRIBUTES = frozenset(
     ("__code__", "__globals__", "__closure__", "settrace", "setprofile", "user_ns", "run_cell", "allow_pickle",
-     "_getframe", "currentframe", "getsourcelines", "getclosurevars", "getmembers")
+     "_getframe", "currentframe", "getsourcelines", "getclosurevars", "getmembers", "read_pickle")
 )  # fmt: skip
 _INSIDE_TEXT = re.compile(r"\b(?:builtins\.|__main__\.|sys\.modules|sys\.stdin|os\.(?:system|popen))")
 
@@ -41,8 +41,8 @@ class TestPlan:
     Attributes:
         reason: why it runs in the student's process; "" when it runs in one of its own.
         names: the student's names that it needs; `imports`: the import statement behind some of them.
-        watched: names that it binds and the student's functions read.
-        rebinds: whether it binds or deletes a name that the student's code can see.
+        watched: names that it binds or deletes and that functions of the instructor's own solution read; no other
+            variable of a test cell crosses.
         into: import statements of its visible text, which later cells of the student's may rely on.
         permitted: guarded questions that the instructor's own solution needed; see :mod:`autograder.plain.proxy`.
     """
@@ -51,7 +51,6 @@ class TestPlan:
     names: tuple[str, ...] = ()
     imports: Mapping[str, str] = field(default_factory=dict)
     watched: tuple[str, ...] = ()
-    rebinds: bool = False
     into: str = ""
     permitted: frozenset[str] | None = None
 
@@ -186,12 +185,11 @@ class _Reader:
                 self._defined.pop(name, None)
             return
         visible = [s for s in _statements_or_none(cell.release) if s.is_import and not s.binds <= self._imported]
-        watched = (binds & self._inner) - names
+        watched = binds & self._inner
         self.tests[position] = TestPlan(
             names=tuple(sorted(names)),
             imports={name: self._imports[name] for name in sorted(names) if name in self._imports},
             watched=tuple(sorted(watched)),
-            rebinds=bool(watched or binds & names),
             into="\n".join(s.source for s in visible),
         )
         self._wanted |= loads
@@ -212,7 +210,7 @@ class _Reader:
 
     def _risky_modules(self, reached: list[Statement]) -> set[str]:
         used = {name for s in reached for name in s.imports}
-        pattern = rb"\b(exec|eval|compile|pickle|doctest|marshal|subprocess|importlib|mock)\b"
+        pattern = rb"\b(exec|eval|compile|pickle|doctest|marshal|subprocess|importlib|mock|sympy|jinja2|yaml)\b"
         return {name for name in used & self._modules.keys() if re.search(pattern, self._modules[name])}
 
     def _needed_later(self, position: int) -> set[str]:

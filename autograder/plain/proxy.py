@@ -20,6 +20,8 @@ NUMBER = "_fourbit_number"
 _PLAIN = ("bool", "float", "int", "complex", "str", "repr", "abs", "round", "reversed", "divmod")
 _ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift",
                "rshift")  # fmt: skip
+# Attributes by which libraries take an object's memory, or its word, for data.
+_LIBRARIES = ("__array_", "__buffer", "__cuda_", "__dlpack", "__torch_", "__deepcopy__", "__reduce", "__getstate__")
 _OWN = frozenset(("_fourbit_number", "_fourbit_link", "__class__", "__dict__"))
 
 
@@ -45,6 +47,8 @@ class Handle(metaclass=Remote):
     __doc__ = None
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith(_LIBRARIES):
+            raise AttributeError(name)
         return self._fourbit_link.attribute(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
