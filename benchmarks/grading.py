@@ -1,147 +1,195 @@
-"""`fourbit grade` against `nbgrader autograde` on the same submissions, on this machine, in one run.
+"""`fourbit grade` against `nbgrader autograde` and against the floor, in one run on this machine.
 
-    python -m benchmarks.grading [--students 40] [--jobs 2] [--only lab|light]
+    python -m benchmarks.grading                       100 submissions of lab 01 and of a light course, about 40 minutes
+    python -m benchmarks.grading --only light          the light course alone, about 10 minutes
+    python -m benchmarks.grading --students 20         a look, about 8 minutes
+    python -m benchmarks.grading --stock 20            nbgrader grades only the first 20 of each class
+    python -m benchmarks.grading --class 3000          3,000 submissions of the light course in one go, then formgrader
 
-Two classes: honest submissions of lab 01 (right, partly right, named mistakes, untouched; no loops and no crashes,
-which only the sandbox survives), and a light plain-nbgrader assignment: a cell that imports torch, numpy and
-matplotlib, one function, two test cells.
+Each class is graded three times, each time in a fresh copy of its course folder: by `fourbit grade` with one slot and
+with two, and by `nbgrader autograde` as shipped, one submission after the other. Every slot and every kernel has one
+thread. The floor is what the same cells take in one warm process without a sandbox (benchmarks/grading_floor.py),
+measured before and after the run with one slot.
 
-Both graders get their own copy of the course folder, the same machine and one thread for each slot; each is one
-command for the whole class. Prints wall seconds, the ratio, and every point on which the two disagree.
+Wall seconds of whole commands contain starting, feedback pages and reports; those of one submission are the slope
+between the first and the last result. Processor seconds contain all processes. Memory of a worker is the proportional
+size of all processes of its slot, at the most. All points of all submissions that both have graded are compared.
+Writes benchmarks/results/grading.json. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.contestants import ROOT
+from benchmarks.grading_class import grade_large_class
+from benchmarks.grading_courses import lab_course, light_course, points
+from benchmarks.grading_meter import Run, measured
+from benchmarks.grading_report import show, targets
+from fourbit.llm.card import processor
+
+RESULTS = ROOT / "benchmarks" / "results" / "grading.json"
 BIN = Path(sys.executable).parent
-HONEST = ("amara", "bruno", "chen", "dana", "elif", "farid", "greta", "hiro", "ines", "jonas")
-RIGHT = "def clip(x, low, high):\n    return torch.clamp(x, low, high)"
-WRONG = "def clip(x, low, high):\n    return torch.clamp(x, low, None)"
+COURSES: dict[str, Callable[[Path, int], str]] = {"light": light_course, "lab": lab_course}
+# These are removed from a folder that is to be graded afresh.
+_GRADED = ("autograded", "feedback", "reports", ".autograder", "gradebook.db", "grades.csv")
 
 
-def lab_course(folder: Path, students: int) -> str:
-    """A course with lab 01 and honest submissions of it."""
-    from rich.console import Console
-
-    from autograder.builder.build import build_lab
-    from autograder.course import create_course
-    from autograder.demo import released_notebook
-    from autograder.demo_class import CLASS, Classroom, hand_in
-    from autograder.exams import load_lab
-
-    lab = "01-pruning"
-    with Console().status("Building lab 01"):
-        build_lab(lab, ROOT)
-    create_course(folder, [lab], build=ROOT / "build", course_id="benchmark")
-    handed_out = nbformat.read(released_notebook(ROOT, lab), as_version=4)
-    room = Classroom(load_lab(ROOT / "solutions" / lab), folder)
-    honest = [s for s in CLASS if s.id in HONEST]
-    for number in range(students):
-        student = honest[number % len(honest)]
-        path = folder / "submitted" / f"{student.id}{number:02}" / lab / f"{lab}.ipynb"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(hand_in(student, room, handed_out))
-    return lab
-
-
-def light_course(folder: Path, students: int) -> str:
-    """A plain nbgrader course: an import cell, one function, two test cells."""
-    cells = [
-        _cell("imports", "import matplotlib.pyplot as plt\nimport numpy as np\nimport torch", locked=True),
-        _cell(
-            "clip", "def clip(x, low, high):\n    ### BEGIN SOLUTION\n    return x\n    ### END SOLUTION", solution=True
-        ),
-        _cell("test-low", "assert clip(torch.tensor([-5.0]), -1, 1).item() == -1", grade=True),
-        _cell("test-high", "assert clip(torch.tensor([5.0]), -1, 1).item() == 1", grade=True),
-    ]
-    notebook = new_notebook(cells=[new_markdown_cell("# Light"), *cells])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    source = folder / "source" / "light" / "light.ipynb"
-    source.parent.mkdir(parents=True)
-    nbformat.write(notebook, source)
-    (folder / "nbgrader_config.py").write_text("c = get_config()\nc.CourseDirectory.course_id = 'light'\n")
-    for number in range(students):
-        notebook.cells[2].source = (RIGHT, WRONG)[number % 2]
-        path = folder / "submitted" / f"student{number:02}" / "light" / "light.ipynb"
-        path.parent.mkdir(parents=True)
-        nbformat.write(notebook, path)
-    return "light"
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--students", type=int, default=100, help="submissions in each class; default 100")
+    parser.add_argument("--stock", type=int, metavar="N", help="nbgrader grades the first N only; default: all")
+    parser.add_argument("--only", choices=sorted(COURSES), help="one of the two courses")
+    parser.add_argument("--class", dest="large", type=int, metavar="N", help="grade a light class of N instead")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where results go; parts not measured now stay")
+    options = parser.parse_args()
+    if min(options.students, options.stock or 2, options.large or 2) < 2:
+        parser.error("a class has at least two students")
+    found = json.loads(options.json.read_text()) if options.json.is_file() else {}
+    began = time.perf_counter()
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as bar:  # fmt: skip
+        steps = Steps(bar)
+        if options.large:
+            found["class"] = {"machine": machine(), **grade_large_class(options.large, steps.measured, steps.say)}
+        else:
+            for name in [options.only] if options.only else list(COURSES):
+                stock = min(options.stock or options.students, options.students)
+                found[name] = {"machine": machine(), **compare(name, options.students, stock, steps)}
+    found["targets"] = targets(found)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    show(found)
+    print(f"\n{(time.perf_counter() - began) / 60:.1f} minutes; written: {options.json}")
+    return 0
 
 
-def _cell(name: str, source: str, *, grade: bool = False, solution: bool = False, locked: bool = False):
-    data = {"grade_id": name, "schema_version": 3, "grade": grade, "solution": solution, "locked": locked or grade}
-    data |= {"task": False} | ({"points": 1} if grade else {})
-    return new_code_cell(source, id=name, metadata={"nbgrader": data})
+class Steps:
+    """The progress of the benchmark: one bar for each command."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+
+    def say(self, text: str) -> None:
+        self.bar.console.print(text, style="dim", highlight=False)
+
+    def measured(self, title: str, command: list[str], folder: Path, assignment: str, total: int) -> Run:
+        """Run a command that grades `total` submissions."""
+        task = self.bar.add_task(title, total=total)
+        graded = folder / "autograded"
+
+        def done() -> int:
+            return len(list(graded.glob(f"*/{assignment}/*.ipynb"))) if graded.is_dir() else 0
+
+        run = measured(command, folder, lambda count: self.bar.update(task, completed=count), done)
+        self.bar.update(task, completed=total)
+        return run
 
 
-def timed(command: list[str | Path], folder: Path) -> float:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    start = time.perf_counter()
-    done = subprocess.run([str(c) for c in command], cwd=folder, env=environment, capture_output=True, text=True)
+def compare(name: str, students: int, stock: int, steps: Steps) -> dict[str, Any]:
+    """Return everything that is measured on one course."""
+    with tempfile.TemporaryDirectory(prefix="fourbit-benchmark-") as scratch:
+        course, other = Path(scratch) / "ours", Path(scratch) / "stock"
+        steps.say(f"{name}: making {students} submissions")
+        assignment = COURSES[name](course, students)
+        shutil.copytree(course, other)
+        for folder in sorted((other / "submitted").iterdir())[stock:]:
+            shutil.rmtree(folder)
+        floors = [floor(course, assignment, steps)]
+        ours = {}
+        for jobs in (1, 2):
+            for left in _GRADED:
+                _remove(course / left)
+            ours[jobs] = steps.measured(f"{name}: fourbit, {jobs} slot(s)", ours_command(assignment, jobs), course,
+                                        assignment, students)  # fmt: skip
+            if jobs == 1:
+                floors.append(floor(course, assignment, steps))
+        released = [str(BIN / "nbgrader"), "generate_assignment", assignment, "--force"]
+        measured(released, other, lambda count: None, lambda: 0)
+        command = [str(BIN / "nbgrader"), "autograde", assignment]
+        theirs = steps.measured(f"{name}: nbgrader autograde", command, other, assignment, stock)
+        apart = differing(points(course, assignment), points(other, assignment))
+    each = [value for one in floors for value in one["seconds"].values()]
+    return {
+        "assignment": assignment, "students": students,
+        "floor": {"each": sum(each) / len(each), "runs": [sum(one["seconds"].values()) / students for one in floors],
+                  "cpu": sum(one["cpu"] for one in floors) / len(each),
+                  **{part: sum(one[part] for one in floors) / len(each) for part in ("asking", "judging")}},
+        "ours": {str(jobs): numbers(run, students, jobs) for jobs, run in ours.items()},
+        "stock": {"students": stock, "wall": theirs.wall, "cpu": theirs.cpu, "by": theirs.by,
+                  "each": theirs.wall / stock, "cpu_each": theirs.cpu / stock},
+        "points": apart,
+    }  # fmt: skip
+
+
+def ours_command(assignment: str, jobs: int) -> list[str]:
+    return [str(BIN / "fourbit"), "grade", assignment, "--jobs", str(jobs), "--json"]
+
+
+def numbers(run: Run, students: int, jobs: int) -> dict[str, Any]:
+    """Return what one run of `fourbit grade` took."""
+    each, cpu_each = run.each()
+    return {
+        "wall": run.wall, "cpu": run.cpu, "by": run.by, "whole_each": run.wall / students,
+        "each": each, "cpu_each": cpu_each, "first": run.settled[0][0], "after": run.wall - run.settled[-1][0],
+        "worker_bytes": run.peak / jobs, "own_bytes": max((rss for _, rss in run.own), default=0),
+    }  # fmt: skip
+
+
+def floor(course: Path, assignment: str, steps: Steps) -> dict[str, Any]:
+    """Return what :func:`benchmarks.grading_floor.measure` finds, in a process of its own."""
+    steps.say(f"{assignment}: the floor, the same cells in a warm process")
+    command = [sys.executable, "-m", "benchmarks.grading_floor", str(course), assignment]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{command} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return time.perf_counter() - start
-
-
-def points(folder: Path, assignment: str) -> dict[tuple[str, str], float]:
-    """Automatic points by student and cell, as the gradebook has them."""
-    from nbgrader.api import Gradebook
-
-    from autograder.nbgrader_course import open_course
-
-    found = {}
-    course = open_course(folder)
-    with Gradebook(course.db_url, course.course_id) as gradebook:
-        for submission in gradebook.assignment_submissions(assignment):
-            for notebook in submission.notebooks:
-                for grade in notebook.grades:
-                    found[submission.student.id, grade.name] = grade.auto_score
+        sys.exit(f"the floor failed:\n{done.stderr[-4000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def compare(make, students: int, jobs: int, scratch: Path) -> float:
-    course, stock = scratch / make.__name__, scratch / f"{make.__name__}-stock"
-    assignment = make(course, students)
-    shutil.copytree(course, stock)
-    timed([BIN / "nbgrader", "generate_assignment", assignment, "--force"], stock)
-    ours = timed([BIN / "fourbit", "grade", assignment, "--jobs", str(jobs)], course)
-    theirs = timed([BIN / "nbgrader", "autograde", assignment], stock)
-    mine, other = points(course, assignment), points(stock, assignment)
-    apart = {
-        key: (mine.get(key), other.get(key)) for key in mine.keys() | other.keys() if mine.get(key) != other.get(key)
-    }
-    print(
-        f"{assignment}: {students} submissions; fourbit ({jobs} slots) {ours:.1f} s, nbgrader autograde {theirs:.1f} s"
-    )
-    print(
-        f"  ratio {theirs / ours:.1f}; {len(mine)} points compared, {len(apart)} differ{f': {apart}' if apart else ''}"
-    )
-    return theirs / ours
+def differing(ours: dict[str, dict[str, Any]], stock: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return how many points were compared, and those on which the two graders disagree."""
+    compared, apart = 0, []
+    for student in sorted(stock):
+        for cell in sorted(stock[student].keys() | ours.get(student, {}).keys()):
+            compared += 1
+            mine, theirs = ours.get(student, {}).get(cell), stock[student].get(cell)
+            if mine != theirs:
+                apart.append({"student": student, "cell": cell, "ours": mine, "stock": theirs})
+    return {"students": len(stock), "compared": compared, "differ": apart}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--students", type=int, default=40)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--only", choices=("lab", "light"))
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, make in (("light", light_course), ("lab", lab_course)):
-            if options.only in (None, name):
-                compare(make, options.students, options.jobs, Path(scratch))
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version(),
+        "torch": version("torch"), "nbgrader": version("nbgrader"), "load_before": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
