@@ -87,7 +87,7 @@ def may_mount() -> bool:
 def test_as_an_ordinary_user(root: Path) -> None:
     if not may_mount():
         pytest.skip("root may not mount here")
-    run_tests(root, ["tests/test_engine.py", "tests/test_jail.py", "tests/test_limits.py"])
+    run_tests(root, ["tests/test_engine.py", "tests/test_jail.py", "tests/test_limits.py", "tests/test_kills.py"])
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from autograder.engine import guard
 from autograder.engine.executor import Executor, Handler, resolve, seed_all
 from autograder.engine.frames import Frame, HungUp, Wire, readable
 from autograder.engine.shell import Shell, make_shell
-from autograder.jail import JailMode, JailPolicy, Limits, enter, processes
+from autograder.jail import JailMode, JailPolicy, Limits, enter, libc, processes
 from autograder.jail.libc import use_huge_pages
 from autograder.jail.warden import remove_leftovers
 
@@ -80,6 +80,7 @@ class ZygoteProcess:
         self.work = os.path.join(os.path.realpath(settings["folder"]), "work")
         self.mode = JailMode(settings["mode"])
         self.executor: Executor
+        self._wardens: set[int] = set()
 
     def prepare(self, frame: Frame) -> None:
         """Import, warm up, run the prefix; then report the prefix's outcomes to the client."""
@@ -119,19 +120,33 @@ class ZygoteProcess:
 
     def serve(self) -> NoReturn:
         """Fork on request, until the client hangs up or is gone."""
+        libc.set_subreaper()  # what a warden leaves that is killed becomes this process's
+        own = processes.children_of(os.getpid())  # of the prefix
         while True:
             # No death signal: that would go off when the client's thread ends, not its process.
             arrived = readable(self.control.socket, time.monotonic() + _LOOK_SECONDS)
-            processes.reap()
+            if self._lost_a_warden():
+                processes.kill_trees(os.getpid(), spare=own | self._wardens)
+                remove_leftovers()
             if os.getppid() != self.client:
                 raise HungUp("the client is gone")
             if arrived:
                 self._spawn(self.control.receive_with_descriptors())
 
+    def _lost_a_warden(self) -> bool:
+        """Collect what has ended; whether a warden is among it that was killed, and so could not clean up."""
+        lost = False
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                lost |= ended[0] in self._wardens and os.WIFSIGNALED(ended[1])
+                self._wardens.discard(ended[0])
+        return lost
+
     def _spawn(self, frame: Frame) -> None:
         lifeline, *inside = frame.descriptors
         above = (os.getpid(), self.client)
-        if os.fork():
+        if pid := os.fork():
+            self._wardens.add(pid)
             for descriptor in frame.descriptors:
                 os.close(descriptor)
             return

@@ -10,6 +10,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 
+def children_of(parent: int) -> set[int]:
+    """Process ids of the living children of ``parent`` (zombies are not counted)."""
+    states = {int(entry): _state_and_parent(int(entry)) for entry in os.listdir("/proc") if entry.isdigit()}
+    return {pid for pid, (state, above) in states.items() if above == parent and state not in ("Z", "X", "")}
+
+
 def descendants(root: int) -> set[int]:
     """Process ids of all living descendants of ``root`` (zombies are not counted)."""
     children: dict[int, list[int]] = {}
@@ -63,6 +69,20 @@ def kill_descendants(root: int, *, spare: Collection[int] = (), seconds: float =
             return True
         time.sleep(0.002)
     return False
+
+
+def kill_trees(parent: int, *, spare: Collection[int], seconds: float = 5.0) -> None:
+    """Kill every child of ``parent`` but those in ``spare``, with all that is below it.
+
+    What is below a spared child is left alone, however much it forks meanwhile.
+    """
+    deadline = time.monotonic() + seconds
+    while (found := children_of(parent) - set(spare)) and time.monotonic() < deadline:
+        for pid in found:
+            _signal((pid,), signal.SIGSTOP)
+            kill_descendants(pid, seconds=1.0)
+        _signal(found, signal.SIGKILL)
+        reap(spare=spare)
 
 
 def _signal(pids: Collection[int], number: int) -> None:

@@ -95,7 +95,7 @@ MEMORY = [
 DISK = [
     instead(
         "disk", "with open('big.bin', 'wb') as file:\n    while True:\n        file.write(b'x' * 2**20)",
-        status="error", limit="disk_bytes", says=r"wrote more than 32 MiB .*in cell \d",
+        status="error|crashed", limit="disk_bytes", says=r"wrote more than 32 MiB .*in cell \d",
     ),
     instead(
         "disk-many-files",
@@ -112,8 +112,8 @@ DISK = [
         status="error",
     ),
     instead(
-        "inodes", "import os\nfor number in range(10**6):\n    os.mkdir(str(number))", status="error|crashed",
-        limit="disk_bytes",
+        "inodes", "import os\nfor number in range(10**6):\n    os.mkdir(str(number))",
+        status="error|crashed|timeout", says="in cell",
     ),
     instead(
         "open-files", "held = [open('/dev/null') for _ in range(10**5)]", status="error", limit="open_files",

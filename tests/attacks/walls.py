@@ -45,7 +45,11 @@ READS = [
     reach(
         "reads-other-processes",
         """
-for pid in [*filter(str.isdigit, os.listdir("/proc") if os.access("/proc", os.R_OK) else ["1", str(os.getppid())])]:
+try:
+    pids = [*filter(str.isdigit, os.listdir("/proc"))]
+except OSError:
+    pids = ["1", str(os.getppid()), {grader}]
+for pid in pids:
     for name in ("environ", "cmdline", "maps", "cwd/gradebook.db", "root/etc/shadow"):
         attempt(read, f"/proc/{pid}/{name}")
 """,
