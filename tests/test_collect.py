@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -124,7 +125,7 @@ def classroom(template: Template) -> dict[str, bytes]:
     [
         (canvas, {"ben", "alyssa", "louis"}, ["text or a link"]),
         (moodle, {"ben", "alyssa"}, ["typed into Moodle"]),
-        (blackboard, {"ben", "alyssa"}, ["note about the attempt"]),
+        (blackboard, {"ben", "alyssa"}, []),
         (gradescope, {"ben", "lem"}, ["give --roster with Gradescope's roster"]),
         (exchange, {"ben"}, ["handed in for 'ps2'"]),
         (classroom, {"ben"}, ["column github_username"]),
@@ -276,6 +277,7 @@ def test_a_roster_without_ids_is_refused(plain: Course, tmp_path: Path) -> None:
 def test_the_last_attempt_on_time_counts_and_all_are_kept(listed: Course, tmp_path: Path) -> None:
     course, template = listed
     found = collected(course, zipped(tmp_path / "x.zip", blackboard(template)))
+    assert found.notes == ("1 files that only describe an attempt were passed over",)
     assert "2026-11-20" in counting(found)["ben"]
     assert "2026-11-23" in counting(found)["alyssa"]  # both late: the last
     assert sum(taken.late for taken in found.taken) == 3
@@ -449,6 +451,22 @@ def test_the_exchange_s_own_clock_is_believed_over_a_name(listed: Course, tmp_pa
     assert receipt.when is not None
     assert receipt.when > datetime(2026, 11, 2, tzinfo=UTC)
     assert "last changed" in receipt.source
+
+
+def test_what_belongs_to_another_student_on_the_exchange_is_left(listed: Course, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can own files for somebody else")
+    course, template = listed
+    gradebook = open_gradebook(course)
+    gradebook.add_student("nobody")
+    gradebook.close()
+    work = tmp_path / "inbound" / "ben+ps1+2026-11-20 10:00:00 UTC+cmFuZG9t" / "ps1.ipynb"
+    work.parent.mkdir(parents=True)
+    work.write_bytes(notebook(template))
+    os.chown(work, pwd.getpwnam("nobody").pw_uid, -1)
+    found = collected(course, tmp_path / "inbound")
+    assert found.taken == ()
+    assert "its name says ben, but its files belong to nobody" in found.left[0].reason
 
 
 def test_names_that_only_the_course_gives_need_a_pattern(listed: Course, tmp_path: Path) -> None:

@@ -101,28 +101,36 @@ class _Collecting:
 
     def gather(self, pieces: Iterable[Piece | Left]) -> None:
         """Put pieces together that belong to one attempt of one student."""
+        aside = 0
         for piece in pieces:
             if isinstance(piece, Left):
                 self.left.append(piece)
-                continue
-            told, claim = self.roster.tell(piece.claims, new=self.options.new_students)
-            problem = claim.problem or ("" if told.student else told.how)
-            owners = {member.owner for member in piece.members if member.owner}
-            if claim.layout == EXCHANGE and owners & (self.roster.students - {told.student}):
-                problem = f"its name says {shown(told.student)}, but its files belong to {', '.join(sorted(owners))}"
-            if problem:
-                self.left.append(Left(piece.origin, problem))
-                continue
-            whole = not claim.file and claim.layout != "by the pattern"
-            apart = piece.origin if whole else ""
-            key = (piece.source, claim.layout, told.student, claim.handles[0], claim.at, claim.order, apart)
-            group = self.groups.setdefault(key, _Group(told.student, told.how, claim, piece.origin))
-            group.accounts |= {value for kind, value in claim.handles if kind in ("lms", "participant")}
-            for member in piece.members:
-                try:
-                    group.members.append(replace(member, parts=file_parts(claim, member, self.names)))
-                except RefusedError as error:
-                    self.left.append(Left(piece.origin, str(error)))
+            elif piece.claims[0].aside:
+                aside += 1
+            else:
+                self._add(piece)
+        if aside:
+            self.notes.append(f"{aside} files that only describe an attempt were passed over")
+
+    def _add(self, piece: Piece) -> None:
+        told, claim = self.roster.tell(piece.claims, new=self.options.new_students)
+        problem = claim.problem or ("" if told.student else told.how)
+        owners = {member.owner for member in piece.members if member.owner}
+        if claim.layout == EXCHANGE and owners & (self.roster.students - {told.student}):
+            problem = f"its name says {shown(told.student)}, but its files belong to {', '.join(sorted(owners))}"
+        if problem:
+            self.left.append(Left(piece.origin, problem))
+            return
+        whole = not claim.file and claim.layout != "by the pattern"
+        apart = piece.origin if whole else ""
+        key = (piece.source, claim.layout, told.student, claim.handles[0], claim.at, claim.order, apart)
+        group = self.groups.setdefault(key, _Group(told.student, told.how, claim, piece.origin))
+        group.accounts |= {value for kind, value in claim.handles if kind in ("lms", "participant")}
+        for member in piece.members:
+            try:
+                group.members.append(replace(member, parts=file_parts(claim, member, self.names)))
+            except RefusedError as error:
+                self.left.append(Left(piece.origin, str(error)))
 
     def keep(self) -> None:
         """Keep each attempt; one that cannot be read or written is told and left."""

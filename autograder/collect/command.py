@@ -78,7 +78,7 @@ def _verdict(taken: Taken) -> str:
 def _notes(taken: Taken) -> str:
     notes = list(taken.notes)
     if not taken.new:
-        notes.insert(0, "collected before")
+        notes.insert(0, f"the files of attempt {taken.receipt.attempt}, kept before")
     return "\n".join(notes)
 
 

@@ -53,6 +53,7 @@ class Claim:
         late: what the name says about lateness.
         order: the number of the attempt, where the name has one.
         problem: why it is no submission, though the name is understood.
+        aside: the system put it beside each submission: it is nobody's work and nobody misses it.
     """
 
     layout: str
@@ -64,6 +65,7 @@ class Claim:
     late: bool | None = None
     order: str = ""
     problem: str = ""
+    aside: bool = False
 
 
 def read_name(name: str, assignment: str, zone: tzinfo) -> tuple[Claim, ...]:
@@ -165,10 +167,9 @@ def _blackboard(name: str, assignment: str, zone: tzinfo) -> tuple[Claim, ...]:
     words = found["rest"].split("_")
     handles: list[Handle] = [("id", "_".join(words[start:])) for start in range(len(words))]  # a user name may hold "_"
     handles.append(("lms", words[-1]))
-    problem = "it is Blackboard's note about the attempt" if found["note"] else ""
     at = parse_time(found["at"], zone)
     said = "time in Blackboard's name" if at else ""
-    return (Claim("Blackboard", tuple(handles), words[-1], found["file"] or "", at, said, problem=problem),)
+    return (Claim("Blackboard", tuple(handles), words[-1], found["file"] or "", at, said, aside=bool(found["note"])),)
 
 
 def _moodle(name: str, assignment: str, zone: tzinfo) -> tuple[Claim, ...]:
