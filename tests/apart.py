@@ -103,7 +103,7 @@ def main(course: Path) -> None:
     network = Network()
     python = [sys.executable, "-W", "error::ResourceWarning"]
     private = course.parent
-    marker = tempfile.NamedTemporaryFile(prefix="fourbit-marker-")  # noqa: SIM115 - closed with the process
+    marker = tempfile.NamedTemporaryFile(prefix="fourbit-marker-", dir="/tmp")  # noqa: SIM115 - closed with the process
     scheduler = subprocess.Popen([*python, "-m", "dask", "scheduler", "--port", str(PORT), "--no-dashboard"], cwd=ROOT)
     network.machines.append(scheduler)  # machine 1 is this place
     try:
