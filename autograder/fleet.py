@@ -66,13 +66,11 @@ class Seat(Protocol):
 
 
 class Seats(Protocol):
-    """Where seats come from.
+    """Where seats come from."""
 
-    Attributes:
-        limit: how many seats there may be.
-    """
-
-    limit: int
+    @property
+    def limit(self) -> int:
+        """How many seats there may be, as far as is known."""
 
     def more(self, wanted: int) -> Sequence[Seat]:
         """Return new seats; `wanted` says how many would have work. Raises GradingError when no seat is left."""

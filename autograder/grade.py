@@ -17,6 +17,7 @@ from autograder.capacity import capacity
 from autograder.class_run import ClassRun, Listener, Progress
 from autograder.fleet import Fleet
 from autograder.jail import JailMode, Limits, detect
+from autograder.jail.warden import remove_leftovers
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
 from autograder.processes import preheat
 from autograder.regrade import Change
@@ -125,11 +126,12 @@ def grade_assignment(
         )
     parts = _parts(template, exam, limits, caps, mode)
     bundle = Bundle(key_of(parts), template.to_bytes(), exam, limits, caps, mode)
-    slots = jobs or settings.jobs or capacity().slots(limits, exam=bool(exam))
+    slots = hub.slots if hub is not None else jobs or settings.jobs or capacity().slots(limits, exam=bool(exam))
     receipts = receipts_of(course, assignment, strict=settings.timestamps == "receipts")
     with hub or nullcontext(), Store(course, template, settings.database_patience, on_notice) as store:
         run = ClassRun(course, template, store, bundle, parts, receipts, force, on_progress, started)
         run.settle(_chosen(course, assignment, students), Fleet(bundle, slots, hub or executor))
+    remove_leftovers()  # a worker that was killed as its zygote started has left a folder
     return ClassResult(
         course.root,
         assignment,

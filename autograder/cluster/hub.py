@@ -90,6 +90,11 @@ class Cluster:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    @property
+    def slots(self) -> int:
+        """How many submissions the workers that are known can grade at the same time."""
+        return max(1, sum(self.workers().values()))
+
     def seats(self, bundle: Bundle) -> ClusterSeats:
         return ClusterSeats(self, bundle)
 
