@@ -143,6 +143,9 @@ CASES = (
     Case("apply", "def apply(f, n, x):\n    for _ in range(n):\n        x = f(x)\n    return x",
          "seen = []\ndef step(x):\n    seen.append(x)\n    return x + 1\nassert apply(step, 3, 0) == 3\nassert seen == [0, 1, 2]\n"
          "assert apply(lambda s: s + '!', 2, 'a') == 'a!!'\nassert apply(math.sqrt, 1, 16) == 4.0"),
+    Case("integral", "def integral(f, a, b, n=2000):\n    h = (b - a) / n\n    return h * sum(f(a + (i + 0.5) * h) for i in range(n))",
+         "def half_circle(x, r=1.0):\n    return (lambda y: math.sqrt(r * r - y * y))(x)\nassert abs(integral(lambda x: x * x, 0, 3) - 9) < 1e-5\n"
+         "assert abs(integral(half_circle, -1, 1) - math.pi / 2) < 1e-4\nk = 2\nassert integral(lambda x: k, 0, 3, n=3) == 6\nassert integral(np.sin, 0, 0) == 0"),
     Case("compose", "def compose(f, g):\n    return lambda x: f(g(x))\ndef inc(x):\n    return x + 1",
          "assert compose(inc, inc)(1) == 3\nassert compose(inc, lambda x: 10 * x)(2) == 21\nassert callable(compose(inc, inc))"),
     Case("adder", "def adder(n):\n    total = [n]\n    def add_to(x):\n        total[0] += x\n        return total[0]\n    return add_to",

@@ -6,6 +6,7 @@ but that it gets data of the codec's kinds; it is for the caller of this module,
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import importlib
@@ -218,6 +219,11 @@ class Desk:
             return found
         if tag == "iter":
             return iter(decoder.value(node[1], depth + 1))
+        if tag == "code":
+            names = {name: decoder.value(item, depth + 1) for name, item in node[4].items()}
+            defaults = tuple(decoder.value(item, depth + 1) for item in node[3])
+            code = marshal.loads(bytes.fromhex(node[1]))
+            return types.FunctionType(code, {"__builtins__": builtins, "__name__": "test", **names}, node[2], defaults)
         if tag == "callback":
             return self._stub(node[1], node[2])
         raise CodecError(f"unknown kind {tag}")

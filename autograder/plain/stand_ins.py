@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 import inspect
 import itertools
 import linecache
+import marshal
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -78,7 +81,7 @@ class StandIns:
         if isinstance(value, types.ModuleType):
             return ["ref", value.__name__, ""]
         if callable(value):
-            return self._importable(value) or self._callback(value)
+            return self._importable(value) or self._portable(value, encoder) or self._callback(value)
         raise CodecError(f"a {type(value).__name__} is no number, string, list or array")
 
     def _number_of(self, value: Any) -> int | None:
@@ -98,6 +101,22 @@ class StandIns:
         for part in path.split("."):
             found = getattr(found, part, None)
         return ["ref", module, path] if found is value else None
+
+    def _portable(self, value: Any, encoder: Encoder) -> Node | None:
+        """A function that needs nothing of this process crosses by its code: an integral calls it a thousand times."""
+        if type(value) is not types.FunctionType or value.__closure__ or value.__kwdefaults__ or value.__dict__:
+            return None
+        needed: dict[str, Node] = {}
+        for name in _globals_of(value.__code__) - set(dir(builtins)):
+            found = value.__globals__.get(name)
+            if isinstance(found, types.ModuleType) or self._number_of(found) is not None:
+                needed[name] = self.refer(found, encoder)
+            elif callable(found) and (known := self._importable(found)):
+                needed[name] = known
+            else:
+                return None
+        defaults = [encoder.node(default) for default in value.__defaults__ or ()]
+        return ["code", marshal.dumps(value.__code__).hex(), value.__name__, defaults, needed]
 
     def _callback(self, value: Any) -> Node:
         if value not in self._callbacks:
@@ -204,6 +223,20 @@ class StandIns:
         module, _, path = name.partition(":")
         found = self.namespace.get(path) if module == "__main__" else getattr(sys.modules.get(module), path, None)
         return found if isinstance(found, type) and not isinstance(found, Remote) else None
+
+
+def _globals_of(code: types.CodeType) -> set[str]:
+    """The global names that a piece of code uses; one that changes some is given a name that nothing has."""
+    found: set[str] = set()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            found.add(str(step.argval))
+        elif step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL", "IMPORT_NAME"):
+            found.add("")
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _globals_of(constant)
+    return found
 
 
 def known_class(names: Any, base: type) -> type[Any] | None:
