@@ -74,9 +74,8 @@ class Journal:
 
     def finish(self, record: SubmissionRecord, parts: Mapping[str, str] | None = None) -> None:
         """Make the record that was kept count: it becomes the student's last one, and the journal gets its line."""
-        path = self._record_path(record.student)
-        os.replace(self._next_path(record.student), path)
-        sync_folder(path.parent)
+        # A power cut may undo the renaming; the old record then has not the key of the journal's line.
+        os.replace(self._next_path(record.student), self._record_path(record.student))
         entry = {
             "student": record.student,
             "key": record.key,
