@@ -335,3 +335,11 @@ def test_paths_never_show_the_tree_around_a_package(root: Path) -> None:
 def test_limits_must_be_above_zero() -> None:
     with pytest.raises(JailError, match="memory_bytes"):
         Limits(memory_bytes=0)
+
+
+def test_a_grader_whose_files_are_private_isolates_as_well() -> None:
+    before = os.umask(0o077)
+    try:
+        assert probe.describe.__wrapped__().mode == describe().mode
+    finally:
+        os.umask(before)
