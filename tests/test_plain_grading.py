@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from autograder.gradebook import read_standings
 from autograder.jail import Limits
+from autograder.nbgrader_course import open_course
 from autograder.plain.plan import Plan
 from autograder.results import QuestionRecord
 from autograder.template import Template
@@ -25,12 +29,12 @@ from tests.plain_cases import (
     notebook_of,
     template_of,
 )
+from tests.plain_course import nbgrader
 
 pytestmark = pytest.mark.linux
 
 LIMITS = Limits(cell_seconds=5.0, memory_bytes=2**30)
 OTHER = Case("other", "def other(x):\n    return x", "assert other(5) == 5")
-ROUNDS = max(len(case.honest) for case in CASES)
 ANSWERS = [(case, place) for case in CASES for place in range(len(case.honest))]
 
 
@@ -54,6 +58,12 @@ class Room:
         return self.grade(answers, Plan({}))
 
 
+def rounds_of_answers() -> list[dict[str, str]]:
+    """No answers but the instructor's own; then the first other answer of every question, the second, and so on."""
+    others = range(max(len(case.honest) for case in CASES))
+    return [{}, *({c.name: list(c.honest)[i] for c in CASES if i < len(c.honest)} for i in others)]
+
+
 Found = list[tuple[dict[str, QuestionRecord], dict[str, QuestionRecord]]]
 
 
@@ -61,9 +71,7 @@ Found = list[tuple[dict[str, QuestionRecord], dict[str, QuestionRecord]]]
 def honest() -> Iterator[tuple[Room, Found]]:
     """The instructor's own solution, then the other answers round by round; isolated, and in process."""
     room = Room(template_of(CASES, {"text.txt": b"one two three"}, SETUP))
-    rounds: list[dict[str, str]] = [{}]
-    rounds += [{c.name: list(c.honest)[i] for c in CASES if i < len(c.honest)} for i in range(ROUNDS)]
-    yield room, [(room.grade(answers), room.in_process(answers)) for answers in rounds]
+    yield room, [(room.grade(answers), room.in_process(answers)) for answers in rounds_of_answers()]
     room.slot.close()
 
 
@@ -193,3 +201,33 @@ def test_later_tests_see_what_earlier_cells_did() -> None:
         assert [q.mode for q in questions.values()] == ["isolated", "isolated", "in process", "in process"]
     finally:
         made.slot.close()
+
+
+@pytest.mark.slow
+def test_stock_nbgrader_gives_the_same_points(honest: tuple[Room, Found], tmp_path: Path) -> None:
+    """The same notebooks through `nbgrader autograde`: the solution, and the other answers round by round."""
+    room, found = honest
+    source = tmp_path / "source" / "cases"
+    source.mkdir(parents=True)
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config()  # noqa: F821\n")
+    (source / "text.txt").write_bytes(room.template.files["text.txt"])
+    notebook = json.loads(notebook_of(room.template, {}))
+    for cell, ours in zip(notebook["cells"], room.template.notebooks[0].cells, strict=True):
+        cell["metadata"]["nbgrader"] |= {"points": ours.points} if ours.role == "test" else {}
+        if ours.role == "answer":
+            cell["source"] = f"### BEGIN SOLUTION\n{ours.solved}\n### END SOLUTION"
+    (source / "cases.ipynb").write_text(json.dumps(notebook))
+    for number, answers in enumerate(rounds_of_answers()):
+        folder = tmp_path / "submitted" / f"s{number}" / "cases"
+        folder.mkdir(parents=True)
+        handed_in = json.loads(notebook_of(room.template, answers))
+        for cell, theirs in zip(handed_in["cells"], notebook["cells"], strict=True):
+            cell["metadata"] = theirs["metadata"]
+        (folder / "cases.ipynb").write_text(json.dumps(handed_in))
+    nbgrader(tmp_path, "generate_assignment", "cases")
+    nbgrader(tmp_path, "autograde", "cases")
+    theirs = read_standings(open_course(tmp_path), "cases")
+    for number, (isolated, _) in enumerate(found):
+        questions = theirs[f"s{number}"].questions
+        stock = {name.removeprefix("test_"): standing.auto_score for (_, name), standing in questions.items()}
+        assert {name: q.points for name, q in isolated.items()} == stock
