@@ -325,6 +325,22 @@ def test_the_network_is_closed_in_every_way(session: Session) -> None:
     assert session.run(source) == "[]"
 
 
+def test_neither_the_guard_nor_the_client_can_be_signalled(session: Session) -> None:
+    source = f"""
+        import os
+        reached = []
+        for pid in (1, -1, os.getppid(), -os.getppid(), {os.getpid()}):
+            for number in (0, 9):
+                try:
+                    os.kill(pid, number)
+                    reached.append((pid, number))
+                except OSError:
+                    pass
+        reached
+    """
+    assert session.run(source) == "[]"
+
+
 def test_an_interrupt_reaches_the_cell_and_the_command_that_it_runs(session: Session) -> None:
     for source in ("import time\nwhile True:\n    time.sleep(0.01)", "!sleep 600"):
         message = session.client.execute(source)
