@@ -18,6 +18,7 @@ from nbconvert.exporters import Exporter
 from autograder.gradebook import read_standings
 from autograder.journal import journal_of
 from autograder.nbgrader_course import NbgraderCourse
+from autograder.regrade import Change
 from autograder.reports.feedback import last_changes, render
 from autograder.reports.rows import Row
 from autograder.results import QuestionRecord, Status, SubmissionRecord
@@ -32,6 +33,11 @@ class FeedbackExporter(Exporter):
 
     file_extension = ".html"
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # An exporter lives for one run of nbgrader's command, in which the gradebook stays as it is.
+        self._read: dict[str, tuple[dict[str, StudentStanding], dict[str, tuple[str, Change]]]] = {}
+
     def from_filename(self, filename: str, resources: Any = None, **_: Any) -> Any:
         """Return the page and nbconvert's resources, in which nbgrader names student, assignment and notebook."""
         converter: Any = self.parent
@@ -39,11 +45,15 @@ class FeedbackExporter(Exporter):
         course = NbgraderCourse(Path(directory.root).resolve(), self.config, directory)
         named = resources["nbgrader"]
         student, assignment, notebook = named["student"], named["assignment"], named["notebook"]
-        standing = read_standings(course, assignment, [student]).get(student)
+        if assignment not in self._read:
+            wanted = None if directory.student_id == "*" else [student]
+            self._read[assignment] = read_standings(course, assignment, wanted), last_changes(course, assignment)
+        standings, changes = self._read[assignment]
+        standing = standings.get(student)
         record = journal_of(course.root, assignment).record(student) or _from_gradebook(assignment, student, standing)
         graded = json.loads(Path(filename).read_bytes())
-        changes = last_changes(course, assignment).get(student)
-        page = render(Row(record, standing), notebook, graded if isinstance(graded, Mapping) else {}, "", changes)
+        shown = graded if isinstance(graded, Mapping) else {}
+        page = render(Row(record, standing), notebook, shown, "", changes.get(student))
         resources["output_extension"] = self.file_extension
         return page, resources
 
