@@ -90,8 +90,11 @@ class ForkServer:
         if self._control is None:
             self._start(())
         assert self._control is not None
-        socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
-        said, handles, _, _ = socket.recv_fds(self._control, 64, 1)
+        try:
+            socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
+            said, handles, _, _ = socket.recv_fds(self._control, 64, 1)
+        except ConnectionError:
+            said, handles = b"it has ended", []
         if not handles:
             raise OSError(f"the fork server gave no worker: {said.decode('utf-8', 'replace')}")
         return handles[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from autograder.fleet import WorkerLostError, one_thread_each
 from autograder.forkserver import ForkServer, Worker
+from autograder.results import GradingError
 from autograder.slots import answer, close_slots, install
 from autograder.worker import Bundle, Task
 
@@ -57,6 +58,7 @@ class ProcessSeat:
 
         Raises:
             WorkerLostError: when the process died, or gave no answer in `seconds` and was ended for that.
+            GradingError: when no process can be started.
         """
         try:
             pipe = self._pipe()
@@ -90,7 +92,10 @@ class ProcessSeat:
 
     def _pipe(self) -> Connection:
         if self._worker is None:
-            worker = _SERVER.fork()
+            try:
+                worker = _SERVER.fork()
+            except OSError as error:
+                raise GradingError(f"this machine cannot start a grading process: {error}") from error
             self._worker = worker
             worker.pipe.send((self._bundle, self._growth))
         if self._stopped:

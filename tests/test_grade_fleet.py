@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 pytest.importorskip("nbgrader")
 
 from autograder.fleet import Finished, Fleet
+from autograder.forkserver import ForkServer
 from autograder.grade import Progress, grade_assignment
 from autograder.gradebook import read_standings
 from autograder.jail import Limits
@@ -208,6 +210,30 @@ def test_where_nothing_changed_no_worker_starts(tmp_path: Path) -> None:
 
     assert len(grade_assignment(course.root, "ps1", jobs=2, on_progress=look).unchanged) == 3
     assert not workers
+
+
+def test_a_killed_server_takes_its_workers_along_and_another_takes_its_place() -> None:
+    before = set(psutil.Process().children())
+    server = ForkServer("autograder.processes:serve")
+    try:
+        first = server.fork()
+        (process,) = set(psutil.Process().children()) - before
+        process.kill()
+        assert select.select([first.handle], [], [], 60)[0]  # it has ended
+        first.close(0)
+        second = server.fork()
+        assert not select.select([second.handle], [], [], 0.5)[0]
+        second.close(60)
+    finally:
+        server.close()
+    assert set(psutil.Process().children()) <= before
+
+
+def test_a_server_that_cannot_start_is_an_error() -> None:
+    server = ForkServer("autograder.no_such_module:serve")
+    with pytest.raises(OSError, match="gave no worker"):
+        server.fork()
+    server.close()
 
 
 class Ended:
