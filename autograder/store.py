@@ -76,9 +76,8 @@ class Store:
             raise
         self._transactions = Transactions(self.gradebook, shown_url(course), patience, tell or _LOG.warning)
         try:
-            register_cells(course, self.gradebook, template)
-            self.assignment = read_assignment(self.gradebook, template.assignment)
-            self.gradebook.db.remove()
+            self._transactions.run(lambda: register_cells(course, self.gradebook, template))
+            self.assignment = self._transactions.run(lambda: read_assignment(self.gradebook, template.assignment))
             self.penalties = Penalties(course, self.gradebook, self.assignment)
             self._last_changes = {change.student: change for _, change in self.journal.history()}
             self.journal.sweep()
