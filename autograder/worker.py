@@ -23,9 +23,9 @@ from autograder.examiner import Examined, check_name, examine, not_run
 from autograder.ingest import Ingested, IngestedSubmission, ingest
 from autograder.jail import JailMode, Limits
 from autograder.log import cell_lines
-from autograder.plain.calibrate import EXAMINED, calibrate
+from autograder.plain.bench import Bench
 from autograder.plain.court import HANDLERS, Court, Trial
-from autograder.plain.plan import Plan, TestPlan
+from autograder.plain.plan import Plan
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
 from autograder.template import GRADED_ROLES, NotebookTemplate, Template, template_from_bytes
 from autograder.untrusted import Caps, RawSubmission
@@ -86,15 +86,12 @@ class Slot:
         self.exam = _load_exam(bundle.exam)
         self._zygotes: dict[str, Zygote] = {}
         self._without_prefix: dict[str, str] = {}
-        self._plans: dict[str, Plan] = {}
-        self._clean: dict[str, Runner] = {}
+        self.bench = Bench(self.template.files, bundle.limits)
 
     def close(self) -> None:
-        for clean in self._clean.values():
-            clean.close()
+        self.bench.close()
         for zygote in self._zygotes.values():
             zygote.close()
-        self._clean.clear()
         self._zygotes.clear()
 
     def grade(self, task: Task) -> Graded:
@@ -149,33 +146,22 @@ class Slot:
         examined = self._examined(template, ingested, submission, self._plan(template))
         if template.name in self._without_prefix:
             notes.append(self._without_prefix[template.name])
-        notes += [*examined.notes, *_beside(template, self._plan(template))]
+        notes += [*examined.notes, *self.bench.beside(template)]
         text = graded_notebook(template, ingested, examined.outputs, examined.verdicts)
         return examined.questions, text, notes, cell_lines(template.name, examined.outcomes)
 
     def _plan(self, template: NotebookTemplate) -> Plan:
-        """Return which plain test cells run in a process of their own; the instructor's solution is run to see."""
-        if template.name not in self._plans:
-            files = dict(self.template.files)
-            checks = {p for p, cell in enumerate(template.cells) if self.exam is not None and check_name(cell)}
+        """Return which plain test cells run in a process of their own."""
+        checks = {p for p, cell in enumerate(template.cells) if self.exam is not None and check_name(cell)}
+        tests = [p for p, cell in enumerate(template.cells) if cell.role in GRADED_ROLES]
 
-            def run(solution: Ingested, plan: Plan | None) -> tuple[dict[int, float], dict[int, Trial]]:
-                trials: dict[int, Trial] = {}
-                examined = self._examined(
-                    template, solution, IngestedSubmission((solution,), files, ()), plan or Plan({}), trials
-                )
-                tests = [p for p, cell in enumerate(template.cells) if cell.role in GRADED_ROLES]
-                return {p: q.points or 0.0 for p, q in zip(tests, examined.questions, strict=True)}, trials
+        def run(solution: Ingested, plan: Plan | None) -> tuple[dict[int, float], dict[int, Trial]]:
+            trials: dict[int, Trial] = {}
+            submission = IngestedSubmission((solution,), dict(self.template.files), ())
+            examined = self._examined(template, solution, submission, plan or Plan({}), trials)
+            return {p: q.points or 0.0 for p, q in zip(tests, examined.questions, strict=True)}, trials
 
-            try:
-                self._plans[template.name] = calibrate(template, files, run, checks)
-            except EngineError:
-                raise
-            except Exception as error:  # a fault of the grader's must not cost a class its grades
-                why = f"its calibration failed ({type(error).__name__}: {plain(error, 200)})"
-                tests = (p for p, cell in enumerate(template.cells) if cell.role == "test" and p not in checks)
-                self._plans[template.name] = Plan(dict.fromkeys(tests, TestPlan(why)))
-        return self._plans[template.name]
+        return self.bench.plan(template, run, checks)
 
     def _examined(
         self,
@@ -208,20 +194,13 @@ class Slot:
                     restore_points = True
 
     def _court(self, template: NotebookTemplate, plan: Plan, runner: Runner, restore_points: bool) -> Court:
-        """Give a submission a process for its test cells: it holds the instructor's files, none of the student's.
-
-        One jail serves all submissions; each gets a fork of the state before the first of them.
-        """
         zygote, prefix = self._zygote(template, True)
-        clean = self._clean.get(template.name)
-        if clean is None or not clean.renew(self.template.files):
-            if clean is not None:
-                clean.close()
-            limits = self.bundle.limits
-            longer = replace(limits, notebook_seconds=limits.notebook_seconds + limits.cell_seconds)
-            clean = self._clean[template.name] = zygote.spawn(longer, self.template.files, _SEED)
-            clean.renew(self.template.files)
-        return Court(runner, clean, plan, restore_points, max(prefix, default=-1))
+        done = max(prefix, default=-1)
+
+        def spawn(limits: Limits) -> Runner:
+            return zygote.spawn(limits, self.template.files, _SEED)
+
+        return self.bench.court(template, spawn, runner, plan, done, restore_points)
 
     def _zygote(self, template: NotebookTemplate, shared: bool) -> tuple[Zygote, dict[int, CellOutcome]]:
         """Return a started zygote, and the outcomes of the cells that it has already run, by template position."""
@@ -266,16 +245,6 @@ class Slot:
         if "torch" in found and (self.exam or re.search(r"\boptim", "\n".join(texts))):
             found.append("torch._dynamo")  # a training step would import it
         return tuple("matplotlib.pyplot" if m == "matplotlib" else m for m in found)
-
-
-def _beside(template: NotebookTemplate, plan: Plan) -> list[str]:
-    """Return which test cells could not leave the submission's process, and why."""
-    told = (
-        (template.cells[position], test.reason)
-        for position, test in plan.tests.items()
-        if test.reason not in ("", EXAMINED)
-    )
-    return [f"the test cell {cell.grade_id!r} ran beside the submission's code: {why}" for cell, why in told]
 
 
 def given_up(template: Template, student: str, reason: str) -> Graded:

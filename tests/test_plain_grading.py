@@ -47,7 +47,7 @@ class Room:
         self.plan = self.slot._plan(template.notebooks[0])
 
     def grade(self, answers: Mapping[str, str], plan: Plan | None = None) -> dict[str, QuestionRecord]:
-        self.slot._plans["cases"] = self.plan if plan is None else plan
+        self.slot.bench.plans["cases"] = self.plan if plan is None else plan
         raw = RawSubmission({"cases.ipynb": notebook_of(self.template, answers)})
         record = self.slot.grade(Task("student", "key", raw)).record
         self.notes = record.notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import itertools
 import json
 import os
 import select
@@ -21,6 +22,7 @@ from autograder.jail.watch import Watch
 _GRACE_SECONDS = 1.5
 _TICK_SECONDS = 0.25
 _READ = 2**16
+_NUMBERS = itertools.count(1)
 _PIPE_BYTES = 2**20
 
 
@@ -157,6 +159,7 @@ class Exchange:
     interrupt: bool
     watch: Watch
     sent: int = 0
+    _number: int = field(default_factory=lambda: next(_NUMBERS))
     _cut: bool = False
     _interrupted: bool = False
     _start: float = field(default_factory=time.monotonic)
@@ -164,7 +167,7 @@ class Exchange:
     def run(self, header: dict[str, Any], body: bytes) -> Ending:
         """Ask, relay, and return how it ended; the member is not killed here."""
         try:
-            self.member.line.send(header, body, deadline=self.deadline)
+            self.member.line.send({**header, "n": self._number}, body, deadline=self.deadline)
             return self._answer()
         except DeadlineError:
             return Ending(False, "timeout", self._late(), cause="deadline")
@@ -211,7 +214,9 @@ class Exchange:
     def _take_frames(self) -> Frame | None:
         for frame in self.member.line.receive_ready():
             if frame.header.get("say") == "done":
-                return frame
+                if frame.header.get("n") == self._number:  # else it is none of this question, but left over or forged
+                    return frame
+                continue
             if frame.header.get("say") == "cut":
                 self._cut = True
             elif frame.header.get("say") in ("back", "called"):

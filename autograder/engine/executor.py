@@ -54,6 +54,7 @@ class Executor:
         self._codes: dict[int, int | None] = {}  # of the processes forked from here
         self._handler: tuple[Handler, dict[str, Any]] | None = None
         self._budget = self._left = 0
+        self._asked: int | None = None
         self._talk = Talk(self)
         self._line: Wire
         self._pid = os.getpid()
@@ -75,6 +76,7 @@ class Executor:
                 seed_all(seed)
             while True:
                 frame = self._line.receive_with_descriptors()
+                self._asked = frame.header.get("n")
                 self._reap()
                 getattr(self, f"_do_{frame.header['do']}")(frame)
         except (HungUp, OSError):
@@ -126,7 +128,12 @@ class Executor:
     def _do_cell(self, frame: Frame) -> None:
         self._begin(frame)
         status, message, limit = self._execute(frame.body.decode())
-        self._line.send({"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit})
+        self._done(status, message, limit)
+
+    def _done(self, status: Status, message: str, limit: str = "", body: bytes = b"") -> None:
+        """Answer the guard's question, by its number."""
+        head = {"say": "done", "n": self._asked, "status": status, "limit": limit}
+        self._line.send({**head, "message": message[:_MESSAGE_CHARACTERS]}, body)
 
     def _execute(self, source: str) -> tuple[Status, str, str]:
         error: BaseException | None = None
@@ -186,9 +193,9 @@ class Executor:
         try:
             handler = self.handlers.get(name) or resolve(name)
             self._handler = handler, json.loads(frame.body)
-            self._line.send({"say": "done", "status": "ok", "message": ""})
+            self._done("ok", "")
         except BaseException as error:
-            self._line.send({"say": "done", "status": "error", "message": f"{name}: {_describe(error)}"})
+            self._done("error", f"{name}: {_describe(error)}")
 
     def _do_call(self, frame: Frame) -> None:
         self._begin(frame)
@@ -208,10 +215,7 @@ class Executor:
         self._end_copy()
         with contextlib.suppress(HungUp):
             self.shell.stage.flush()
-        self._line.send(
-            {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit},
-            reply if status == "ok" else b"",
-        )
+        self._done(status, message, limit, reply if status == "ok" else b"")
 
     def _do_ask(self, frame: Frame) -> None:
         """A question to this very process, whose state the answer may change."""
@@ -230,8 +234,7 @@ class Executor:
         finally:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._end_copy()
-        head = {"say": "done", "status": status, "message": message[:_MESSAGE_CHARACTERS], "limit": limit}
-        self._line.send(head, reply if status == "ok" else b"")
+        self._done(status, message, limit, reply if status == "ok" else b"")
 
     def back(self, payload: bytes, answer: Callable[[bytes], bytes]) -> bytes:
         """See :meth:`Talk.back`."""

@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from autograder.engine.shell import belongs_to_no_module
 from autograder.plain.codec import Decoder, Encoder, Node
 from autograder.plain.kinds import tells_all
 from autograder.plain.proxy import NUMBER, Handle, Remote, make_class, make_exception, make_function, make_handle
@@ -153,6 +154,7 @@ class StandIns:
         function = make_function(call, file, str(name), documented, known)
         self._numbers[id(function)] = number
         linecache.cache[file] = (lambda: self._source(function),)
+        belongs_to_no_module(file)
         return function
 
     def _parameter(self, decoder: Decoder, depth: int, name: str, kind: int, *default: Node) -> inspect.Parameter:
