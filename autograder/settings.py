@@ -142,11 +142,9 @@ def settings_of(course: NbgraderCourse) -> FourbitGrade:
     known = sorted(FourbitGrade.class_trait_names(config=True))
     for name in section:
         if name not in known:
-            close = get_close_matches(name, known, 1)
+            close = get_close_matches(name, known, 1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-            raise GradingError(
-                f"{course.root / 'nbgrader_config.py'} sets c.FourbitGrade.{name}, which is none; {hint}"
-            )
+            raise GradingError(f"{place}: c.FourbitGrade has no setting {plain(name, 80)}; {hint}")
     try:
         return FourbitGrade(config=Config({"FourbitGrade": dict(section)}))
     except traitlets.TraitError as error:
