@@ -80,8 +80,8 @@ def test_the_page_shows_points_mistake_counterexample_and_what_a_human_said() ->
     )
     for text in (
         "3.75 / 7", "counts unsigned levels", "Half the codes are negative.", "0.3 &gt; 0.1", "still running after 5 s",
-        "Ran out of time", "Judged outside your program, on inputs that you have not seen.",
-        "The test cell ran in the same process as your code.",
+        "Ran out of time", "Your answers were judged outside your program, on inputs that you have not seen.",
+        "This question was judged by a test cell in the same process as your code.",
         "Graded by hand", "2.25 / 2", "<em>but</em>", "one cell was deleted", "def mask()",
         'href="https://notes.example/00.md#x"', "0.5 points are taken off",
     ):  # fmt: skip

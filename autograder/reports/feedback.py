@@ -6,6 +6,7 @@ Hidden tests are not on it, only what they said. Everything of the student's is 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,11 +38,9 @@ _WORDS = {
 
 # How a question was judged, so that everybody knows what a verdict is worth.
 _JUDGED = {
-    "exam": "Judged outside your program, on inputs that you have not seen.",
-    "isolated": "Judged outside your program, in a process of its own.",
-    "in process": "The test cell ran in the same process as your code.",
-    "by hand": "A person gives the points.",
-    "not run": "Nothing was run here.",
+    "exam": "judged outside your program, on inputs that you have not seen",
+    "isolated": "judged outside your program, in a process of its own",
+    "in process": "judged by a test cell in the same process as your code",
 }
 _CLOCKS = {
     "receipt": "by the course's own clock",
@@ -71,7 +70,8 @@ class Section:
 
     @property
     def judged(self) -> str:
-        return _JUDGED.get(self.question.mode, self.question.mode)
+        """How the question was judged, in words; "" when nothing was."""
+        return _JUDGED.get(self.question.mode, "")
 
     @property
     def limit(self) -> str:
@@ -134,6 +134,7 @@ def render(
         score=number(sum(s.standing.score for s in sections)),
         max_score=number(sum(s.standing.max_score for s in sections)),
         waiting=sum(s.standing.needs_manual_grade for s in sections),
+        judged=_mostly(sections),
         late=_late(row),
         penalty=number(row.standing.late_penalty) if row.standing and row.standing.late_penalty else "",
         regraded=regraded,
@@ -145,6 +146,12 @@ def render(
 def markdown(text: str) -> Markup:
     """Return Markdown as harmless HTML; raw HTML in it shows as text."""
     return Markup(safe_html(_markdown().render(text))) if text else Markup()
+
+
+def _mostly(sections: Sequence[Section]) -> str:
+    """Return how most questions of a notebook were judged; it is said once, and exceptions where they are."""
+    ways = Counter(section.judged for section in sections if section.judged)
+    return ways.most_common(1)[0][0] if ways else ""
 
 
 def _late(row: Row) -> str:
