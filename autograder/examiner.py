@@ -8,15 +8,15 @@ student's cell breaks costs its own question.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from autograder.causes import answers_of, check_name, explained, limits_hit, title_of
 from autograder.engine import CellOutcome, Runner
 from autograder.ingest import Ingested, RebuiltCell
-from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain, text_hash
+from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain
 from autograder.scoring import Score, in_cell, probe, score_cell
 from autograder.template import NotebookTemplate, TemplateCell
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # imports torch, which a course of plain test cells does with
     from autograder import exams
     from autograder.plain.court import Court
 
-_STOPS: dict[str, Status] = {"timeout": "timeout", "crashed": "crashed", "out of memory": "out of memory"}
 # The handler stops a call at the exam's limit and says so; the engine stops a handler that cannot.
 _GRACE = 2.0
 
@@ -93,7 +92,7 @@ def examine(
         elif cell.runs:
             _execute(run, position, cell)
     seconds = time.monotonic() - started
-    return Examined(tuple(run.questions), run.outputs, run.verdicts, seconds, _limits_hit(run.outcomes), run.outcomes)
+    return Examined(tuple(run.questions), run.outputs, run.verdicts, seconds, limits_hit(run.outcomes), run.outcomes)
 
 
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
@@ -106,18 +105,6 @@ def not_run(template: NotebookTemplate, why: str, status: Status = "missing") ->
     )
 
 
-def check_name(cell: TemplateCell) -> str:
-    """Return the exercise that a Fourbit check cell examines; "" for any other cell."""
-    if cell.role != "test" or cell.fourbit.get("role") != "check":
-        return ""
-    return str(cell.fourbit.get("exercise", ""))
-
-
-def title_of(cell: TemplateCell) -> str:
-    """Return what people call the question of a graded cell of a Fourbit lab; "" elsewhere."""
-    return str(cell.fourbit.get("exercise") or cell.fourbit.get("name") or "")
-
-
 def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
     outcome = run.runner.run_cell(cell.source, checkpoint=run.restore_points and cell.origin != "template")
     run.outcomes[position] = outcome
@@ -126,7 +113,7 @@ def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
 
 
 def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell, place: int) -> QuestionRecord:
-    answers = _answers(ingested.cells, position, cell)
+    answers = answers_of(ingested.cells, position, cell)
     exercise = check_name(cell)
     if cell.role != "test":
         question = _by_hand(run, ingested, position, cell)
@@ -136,7 +123,7 @@ def _question(run: _Run, ingested: Ingested, position: int, cell: TemplateCell, 
         question = _isolated(run, ingested.name, position, cell, place)
     else:
         question = _in_process(run, ingested.name, position, cell)
-    return _explained(run, question, ingested.cells, answers, title_of(cell))
+    return explained(run.outcomes, question, ingested.cells, answers, title_of(cell))
 
 
 def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exercise: str) -> QuestionRecord:
@@ -219,61 +206,6 @@ def _record(
         notebook, cell.grade_id, score.status, points, cell.points, mode, message, None, (), seconds, position + 1,
         limit=score.limit,
     )  # fmt: skip
-
-
-def _answers(cells: Sequence[RebuiltCell], position: int, cell: TemplateCell) -> list[int]:
-    """Return the positions of the answer cells that a graded cell is about."""
-    if cell.role == "manual":
-        return [position]
-    exercise = check_name(cell)
-    found: list[int] = []
-    for earlier in range(position - 1, -1, -1):
-        other = cells[earlier].cell
-        if exercise:
-            if (
-                other is not None
-                and other.fourbit.get("role") == "exercise"
-                and other.fourbit.get("exercise") == exercise
-            ):
-                return [earlier]
-        elif other is not None and other.role == "test" and found:
-            break
-        elif other is not None and other.role == "answer":
-            found.append(earlier)
-    return found[::-1]
-
-
-def _explained(
-    run: _Run, question: QuestionRecord, cells: Sequence[RebuiltCell], answers: Sequence[int], title: str
-) -> QuestionRecord:
-    """Say what really went wrong where a question earned nothing because its answer cell never worked."""
-    digest = text_hash(cells[position].source for position in answers)
-    status, message, limit = question.status, question.message, question.limit
-    if question.points == 0.0 and question.max_points > 0 and question.mode != "by hand":
-        if answers and not any(cells[position].answered for position in answers):
-            status, message = "missing", "not answered yet"
-        else:
-            stopped = [(p, run.outcomes[p]) for p in answers if p in run.outcomes and _broke(run.outcomes[p])]
-            if stopped:
-                place, outcome = stopped[0]
-                status = _STOPS.get(outcome.status, "error")
-                said, limit = plain(outcome.message or outcome.status, 500), outcome.limit
-                message = in_cell(said, place + 1) if limit else f"the answer (cell {place + 1}) did not run: {said}"
-    return replace(question, status=status, message=_short_place(message), answer=digest, title=title, limit=limit)
-
-
-def _limits_hit(outcomes: Mapping[int, CellOutcome]) -> tuple[str, ...]:
-    """Say which cells hit a limit."""
-    return tuple(plain(in_cell(o.message, place + 1), 500) for place, o in sorted(outcomes.items()) if o.limit)
-
-
-def _broke(outcome: CellOutcome) -> bool:
-    return outcome.status not in ("ok", "output limit")
-
-
-def _short_place(message: str) -> str:
-    """Leave out the names that IPython gives to cells; the line is what helps."""
-    return re.sub(r"\(<ipython-input-[^>]*>, line", "(line", message)
 
 
 def _is_set(runner: Runner, name: str) -> bool:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autograder.assemble import graded_notebook
+from autograder.causes import check_name
 from autograder.engine import CellOutcome, EngineError, Runner, Zygote
-from autograder.examiner import Examined, check_name, examine, not_run
+from autograder.examiner import Examined, examine, not_run
 from autograder.ingest import Ingested, IngestedSubmission, ingest
 from autograder.jail import JailMode, Limits
 from autograder.log import cell_lines

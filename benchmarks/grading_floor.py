@@ -27,8 +27,8 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from autograder.causes import check_name
 from autograder.engine.executor import seed_all
-from autograder.examiner import check_name
 from autograder.grade import find_exam
 from autograder.ingest import Ingested, ingest
 from autograder.nbgrader_course import load_template, open_course
