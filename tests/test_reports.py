@@ -121,6 +121,16 @@ def test_nothing_of_a_students_runs_or_loads_on_the_page(evil: str) -> None:
     assert all(not value.strip().lower().startswith(("javascript", "http", "//")) for value in parsed.values)
 
 
+def test_pictures_of_a_written_answer_stand_below_its_text() -> None:
+    notebook = graded_notebook("See ![my proof](attachment:p.png).")
+    notebook["cells"][2]["attachments"] = {
+        "p.png": {"image/png": "aGk="}, '"><script>': {"image/png": "aGk="}, "evil": {"text/html": "<script>"},
+    }  # fmt: skip
+    page = render(row(), "lab", notebook)
+    assert '<img alt="p.png" src="data:image/png;base64,aGk=">' in page
+    assert "<script" not in page
+
+
 def test_sanitizing_keeps_what_is_harmless() -> None:
     table = "<table><tr><td>1</td></tr></table>"
     assert "<td>1</td>" in safe_html(table)

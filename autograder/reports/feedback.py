@@ -27,7 +27,7 @@ from autograder.reports.attention import limit_name
 from autograder.reports.rows import Row
 from autograder.reports.wide import number
 from autograder.results import QuestionRecord
-from autograder.sanitize import safe_html, safe_outputs
+from autograder.sanitize import safe_attachments, safe_html, safe_outputs
 
 _WORDS = {
     "passed": "Passed", "partly": "Partly right", "failed": "Not right yet", "error": "Stopped with an error",
@@ -219,8 +219,17 @@ def _answers(notebook: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 def _answer(cell: Mapping[str, Any]) -> Answer:
     source = str(cell.get("source", ""))
     if cell.get("cell_type") == "markdown":
-        return Answer(markdown(source), ())
+        return Answer(markdown(source), tuple(_attached(cell.get("attachments"))))
     return Answer(Markup("<pre><code>{}</code></pre>").format(source), tuple(_shown(cell.get("outputs", ()))))
+
+
+def _attached(attachments: Any) -> list[Markup]:
+    """Return the pictures of a written answer, which stand below its text."""
+    pictures = safe_attachments(attachments) if isinstance(attachments, Mapping) else {}
+    image = Markup('<img alt="{}" src="data:{};base64,{}">')
+    return [
+        image.format(name, mime, data.strip()) for name, bundle in pictures.items() for mime, data in bundle.items()
+    ]
 
 
 def _shown(outputs: Sequence[Mapping[str, Any]]) -> list[Markup]:
