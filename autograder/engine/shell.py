@@ -165,17 +165,25 @@ def _as_text(bundle: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Compiler(CachingCompiler):
-    """Cells belong to no module, and ``inspect`` is told so.
+def belongs_to_no_module(file: str) -> None:
+    """Tell ``inspect`` that code of this name is no module's.
 
     For each frame of a traceback it would look through all modules for the one that a cell is: a tenth of a second with
     torch imported, more than most cells take.
     """
+    for name in (file, os.path.normcase(os.path.abspath(file))):
+        inspect.modulesbyfile[name] = ""
 
+
+def know_modules() -> None:
+    """Have ``inspect`` go through the modules that are there now, once for all forks."""
+    inspect.getmodule(sys._getframe(), "<no file>")
+
+
+class _Compiler(CachingCompiler):
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
         name: str = super().get_code_name(raw_code, transformed_code, number)
-        for file in (name, os.path.normcase(os.path.abspath(name))):
-            inspect.modulesbyfile[file] = ""
+        belongs_to_no_module(name)
         return name
 
 

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from autograder.engine import guard
 from autograder.engine.executor import Executor, Handler, resolve, seed_all
 from autograder.engine.frames import Frame, HungUp, Wire, readable
-from autograder.engine.shell import Shell, make_shell
+from autograder.engine.shell import Shell, know_modules, make_shell
 from autograder.jail import JailMode, JailPolicy, Limits, enter, libc, processes
 from autograder.jail.libc import use_huge_pages
 from autograder.jail.warden import remove_leftovers
@@ -96,6 +96,7 @@ class ZygoteProcess:
                 f"After the preload {', '.join(self.settings['preload'])} and the prefix {len(threads)} threads run. "
                 "A process with threads cannot be forked safely: start them in a cell that is not part of the prefix."
             )
+        know_modules()
         gc.collect()
         gc.freeze()  # the collector would otherwise touch, and so copy, every page in every fork
         use_huge_pages()
