@@ -7,7 +7,7 @@ credit, extensions, names) is read here and never written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -86,11 +86,11 @@ def submitted_students(db: Any, assignment: AssignmentRow) -> set[str]:
 
 def find_submission(db: Any, assignment: AssignmentRow, student: str) -> SubmissionRow | None:
     """Return a student's submission, or None."""
-    return next(iter(find_submissions(db, assignment, [student])), None)
+    return next(iter(find_submissions(db, assignment, student)), None)
 
 
-def find_submissions(db: Any, assignment: AssignmentRow, students: Iterable[str] | None = None) -> list[SubmissionRow]:
-    """Return the submissions of `students`, or everybody's, by student id."""
+def find_submissions(db: Any, assignment: AssignmentRow, student: str | None = None) -> list[SubmissionRow]:
+    """Return everybody's submissions by student id, or those of one student."""
     from nbgrader.api import SubmittedAssignment, SubmittedNotebook
     from sqlalchemy import select
 
@@ -104,8 +104,8 @@ def find_submissions(db: Any, assignment: AssignmentRow, students: Iterable[str]
         .where(whole.c.assignment_id == assignment.id)
         .order_by(whole.c.student_id)
     )  # fmt: skip
-    if students is not None:
-        query = query.where(whole.c.student_id.in_(list(students)))
+    if student is not None:
+        query = query.where(whole.c.student_id == student)
     found: dict[str, SubmissionRow] = {}
     for row in db.execute(query):
         submission = found.setdefault(row[0], SubmissionRow(row[0], row[1], row[2], row[3], {}, {}))
