@@ -1,4 +1,4 @@
-"""What graders and students read: the class table, ``grades.csv`` and a feedback page for each student.
+"""What graders and students read: class table, class report, ``grades.csv`` and a feedback page for each student.
 
 Everything here reads and nothing grades. Records come from the journal, and what humans decided (manual scores,
 comments, extra credit, late penalties) from the gradebook, which has the last word.
