@@ -31,7 +31,7 @@ demo: ## build the labs, grade a simulated class in the sandbox, then ask a lang
 	@echo && echo "> $(QUESTION)" && $(BIN)/fourbit chat smollm2 --ask "$(QUESTION)" --max-tokens 80
 
 test: ## lint, types and all tests
-	$(call environment,grade site dev)
+	$(call environment,grade cluster site dev)
 	@echo "Lint (ruff)" && $(BIN)/ruff check .
 	@echo "Types (mypy)" && $(BIN)/mypy
 	@echo "Tests (pytest)" && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)

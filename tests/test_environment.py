@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-INSTALLED_BY_TESTS = {"grade", "site", "dev"}
+INSTALLED_BY_TESTS = {"grade", "cluster", "site", "dev"}
 
 
 @pytest.fixture(scope="module")
