@@ -119,6 +119,8 @@ class Decoder:
     def _items(self, nodes: Any, depth: int) -> list[Any]:
         if type(nodes) is not list:
             raise CodecError("what arrived is no encoded value")
+        if all(type(node) in SCALARS or type(node) is int for node in nodes):
+            return list(nodes)
         return [self.value(node, depth + 1) for node in nodes]
 
     def _pairs(self, nodes: Any, depth: int) -> list[tuple[Any, Any]]:

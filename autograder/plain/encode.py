@@ -86,7 +86,7 @@ class Encoder:
     def _items(self, values: Any, depth: int) -> list[Node]:
         values = list(values)
         self._count(depth, len(values))
-        if all(type(value) in SCALARS for value in values):
+        if all(type(value) in SCALARS or (type(value) is int and value.bit_length() < LONG) for value in values):
             return values
         return [self.node(value, depth + 1) for value in values]
 

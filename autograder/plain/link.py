@@ -64,8 +64,8 @@ class Link(StandIns):
                 found.setdefault("set", {})[name] = encoder.node(now)
         states = _random_states()
         for module, state in states.items():
-            if not _equal_states(state, self._random.get(module)):
-                found.setdefault("random", {})[module] = encoder.node(state)
+            if state != self._random.get(module):
+                found.setdefault("random", {})[module] = encoder.node(_random_state(module))
                 _draw(module)  # the submission goes on from here, so the same seed once more is news again
                 self._random = _random_states()
         return found
@@ -163,12 +163,21 @@ def _own_module(node: Node, name: str, statement: str) -> Any:
 
 
 def _random_states() -> dict[str, Any]:
+    """What tells the states of the random generators here apart, by module."""
     states: dict[str, Any] = {"random": random.getstate()}
     if "numpy.random" in sys.modules:
-        states["numpy"] = sys.modules["numpy.random"].get_state()
+        name, words, *rest = sys.modules["numpy.random"].get_state()
+        states["numpy"] = name, words.tobytes(), *rest
     if "torch" in sys.modules:
-        states["torch"] = sys.modules["torch"].get_rng_state()
+        states["torch"] = sys.modules["torch"].get_rng_state().numpy().tobytes()
     return states
+
+
+def _random_state(module: str) -> Any:
+    """A state as the generator itself takes it."""
+    if module == "random":
+        return random.getstate()
+    return sys.modules["numpy.random"].get_state() if module == "numpy" else sys.modules["torch"].get_rng_state()
 
 
 def _draw(module: str) -> None:
@@ -178,13 +187,3 @@ def _draw(module: str) -> None:
         sys.modules["numpy.random"].random_sample()
     else:
         sys.modules["torch"].rand(1)
-
-
-def _equal_states(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(_equal_states(a, b) for a, b in zip(one, other, strict=True))
-    if hasattr(one, "tobytes"):
-        return bool(one.tobytes() == other.tobytes())
-    if hasattr(one, "numpy"):
-        return bool(one.equal(other))
-    return bool(one == other)
