@@ -72,9 +72,11 @@ def explained(
     return replace(question, status=status, message=_short_place(message), answer=digest, title=title, limit=limit)
 
 
-def limits_hit(outcomes: Mapping[int, CellOutcome]) -> tuple[str, ...]:
-    """Say which cells hit a limit."""
-    return tuple(plain(in_cell(o.message, place + 1), 500) for place, o in sorted(outcomes.items()) if o.limit)
+def limits_hit(outcomes: Mapping[int, CellOutcome], questions: Sequence[QuestionRecord]) -> tuple[str, ...]:
+    """Say which cells hit a limit, where no question says it already."""
+    told = {question.message for question in questions}
+    hit = [plain(in_cell(o.message, place + 1), 500) for place, o in sorted(outcomes.items()) if o.limit]
+    return tuple(said for said in hit if said not in told)
 
 
 def _broke(outcome: CellOutcome) -> bool:

@@ -35,7 +35,7 @@ class Examined:
     Attributes:
         outputs: what each cell displayed, by position; from the student's process.
         verdicts: panels of examined questions by position; the grader's own.
-        notes: which cells hit a limit, in words.
+        notes: which cells hit a limit, in words, where no question says it.
         outcomes: how each cell ran, by position.
     """
 
@@ -92,7 +92,9 @@ def examine(
         elif cell.runs:
             _execute(run, position, cell)
     seconds = time.monotonic() - started
-    return Examined(tuple(run.questions), run.outputs, run.verdicts, seconds, limits_hit(run.outcomes), run.outcomes)
+    return Examined(
+        tuple(run.questions), run.outputs, run.verdicts, seconds, limits_hit(run.outcomes, run.questions), run.outcomes
+    )
 
 
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
@@ -134,10 +136,12 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
     started = time.monotonic()
     packed = run.exam[exercise]
     argument = {"entry": packed.entry, "seconds": packed.seconds}
+    hit: list[str] = []
     with run.runner.session("autograder.exams:answer", argument, packed.seconds + _GRACE) as session:
 
         def timed(payload: bytes) -> tuple[exams.Outcome, float]:
             reply = session.call(payload)
+            hit.extend([reply.limit] if reply.limit else [])
             return exams.outcome_of(reply.status, reply.payload), reply.seconds
 
         outcomes = exams.ask(packed, lambda payload: timed(payload)[0])
@@ -145,6 +149,8 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
         if packed.race is not None and verdict.points > 0:
             verdict = exams.judge(packed, outcomes, exams.contest(packed, timed))
     points = min(max(verdict.points, 0.0), cell.points)
+    if verdict.status == "out of memory":  # the handler in the jail says so itself
+        hit.append("memory_bytes")
     run.verdicts[position] = _shown(verdict)
     return QuestionRecord(
         notebook,
@@ -158,6 +164,7 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
         tuple(_property(finding) for finding in verdict.findings),
         time.monotonic() - started,
         position + 1,
+        limit=hit[0] if hit and points < cell.points else "",
     )
 
 

@@ -276,7 +276,7 @@ def _verdict(error: BaseException | None) -> tuple[Status, str, str]:
 
 def _describe(error: BaseException) -> str:
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
     except BaseException:
         return f"{type(error).__name__}: (its message cannot be shown)"
 
