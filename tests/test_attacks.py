@@ -39,7 +39,10 @@ LIMITS = Limits(
     cell_seconds=4, notebook_seconds=120, memory_bytes=512 * 2**20, processes=32, open_files=128,
     disk_bytes=32 * 2**20, output_bytes=2**18,
 )  # fmt: skip
-ATTACKS = [a for family in (limits, walls, cheats, notebooks, folders) for a in family.ATTACKS]
+# What depends on the jail; the rest is the same in every mode.
+JAILED = (limits, walls)
+FAMILIES = (*JAILED, cheats, notebooks, folders) if MODE is JailMode.NAMESPACES else JAILED
+ATTACKS = [attack for family in FAMILIES for attack in family.ATTACKS]
 HONEST = [f"{letter}-honest" for letter in "abcdefghijklmnopqrstuvwxyz"]
 NEIGHBOR = "neighbor"
 
@@ -81,8 +84,8 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
         before = _untouchable(folder)
         result = grade_assignment(folder, "ps1", jobs=2, limits=LIMITS, jail=MODE)
         yield Class(course, result, found, before)
-    shut = folder / "submitted" / "a-shut-folder" / "ps1" / "shut"
-    shut.chmod(0o700)
+    for shut in folder.glob("submitted/a-shut-folder/ps1/shut"):
+        shut.chmod(0o700)
 
 
 def _add_neighbor(course: NbgraderCourse) -> None:
