@@ -27,7 +27,8 @@ def clone(root: Path, blocks: list[re.Match[str]], tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("clone")
     shutil.copy(root / "pyproject.toml", folder)
     (folder / "tests").mkdir()
-    shutil.copy(root / "tests" / "conftest.py", folder / "tests")
+    for shared in ("conftest.py", "pages.py", "postgres.py"):
+        shutil.copy(root / "tests" / shared, folder / "tests")
     for block in blocks:
         if block["title"]:
             path = folder / block["title"]
