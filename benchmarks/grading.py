@@ -126,12 +126,14 @@ def compare(name: str, students: int, stock: int, steps: Steps) -> dict[str, Any
         command = [str(BIN / "nbgrader"), "autograde", assignment]
         theirs = steps.measured(f"{name}: nbgrader autograde", command, other, assignment, stock)
         apart = differing(points(course, assignment), points(other, assignment))
-    each = [value for one in floors for value in one["seconds"].values()]
+    first = ours[1].lines[0]["student"]  # the slope begins after it, so the floor leaves it out as well
+    each = [value for one in floors for student, value in one["seconds"].items() if student != first]
+    count = 2 * students
     return {
         "assignment": assignment, "students": students,
         "floor": {"each": sum(each) / len(each), "runs": [sum(one["seconds"].values()) / students for one in floors],
-                  "cpu": sum(one["cpu"] for one in floors) / len(each),
-                  **{part: sum(one[part] for one in floors) / len(each) for part in ("asking", "judging")}},
+                  "cpu": sum(one["cpu"] for one in floors) / count,
+                  **{part: sum(one[part] for one in floors) / count for part in ("asking", "judging")}},
         "ours": {str(jobs): numbers(run, students, jobs) for jobs, run in ours.items()},
         "stock": {"students": stock, "wall": theirs.wall, "cpu": theirs.cpu, "by": theirs.by,
                   "each": theirs.wall / stock, "cpu_each": theirs.cpu / stock},

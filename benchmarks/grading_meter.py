@@ -78,6 +78,7 @@ def measured(command: list[str], folder: Path, tick: Callable[[int], None], done
                 run.lines.append(item)
                 if item.get("type") == "submission":
                     run.settled.append((time.perf_counter() - start, cpu()))
+        process.stdout.close()
         status = process.wait()
         run.wall = time.perf_counter() - start
         watch.join()
