@@ -17,7 +17,7 @@ from autograder.engine.outcome import STATUSES, CellOutcome, EngineError, Output
 from autograder.jail import JailMode, Limits, hits
 
 READY_SECONDS = 60.0
-_PATIENCE = 15.0  # seconds that the grader waits after the guard's own deadline
+_PATIENCE = 45.0  # seconds that the grader waits after the guard's own deadline: a busy machine, a fork bomb
 _CALL_OUTPUT = 64 * 2**10
 Back = Callable[[bytes], bytes]
 
