@@ -770,8 +770,11 @@ def test_renewing_forgets_state_files_and_processes(zygote: Zygote) -> None:
         assert made.renew({"data.txt": b"40 + 2"})
         run(made, "kept['a'] = 2\nopen('new.txt', 'w').write('x')\nopen('data.txt', 'w').write('y')\nos.mkdir('deep')")
         made.run_cell("import subprocess\nsubprocess.Popen(['sleep', '100'])")
+        places = ["/tmp/left", "/dev/shm/left"] if zygote.mode is JailMode.NAMESPACES else []
+        run(made, f"for place in {places}: os.mkdir(place); open(place + '/file', 'w').write('x')")
         assert made.renew({"data.txt": b"40 + 2"})
         assert run(made, "print(kept, os.listdir(), open('data.txt').read())") == "{'a': 1} ['data.txt'] 40 + 2\n"
+        assert run(made, f"print(any(map(os.path.exists, {places})))") == "False\n"
         assert made.run_cell("os._exit(0)").status == "crashed"
         assert not made.alive
         assert made.renew({"data.txt": b"1"})

@@ -40,7 +40,7 @@ class _Session:
 
 @dataclass
 class Guard:
-    """The guard's loop; see :func:`run`."""
+    """The guard's loop; see :func:`run`. ``furniture``: what /tmp held from the start, such as a Python shown there."""
 
     wire: Wire
     limits: Limits
@@ -50,6 +50,7 @@ class Guard:
     sessions: dict[int, _Session] = field(default_factory=dict)
     spare: Member | None = None
     base: Member | None = None
+    furniture: frozenset[str] = field(default_factory=lambda: frozenset(os.listdir("/tmp")))
     _left: int = 0
 
     def serve(self) -> NoReturn:
@@ -114,17 +115,15 @@ class Guard:
         self._done("ok" if self.live else "crashed", "", kept=self.live is not None)
 
     def _empty_folders(self) -> None:
-        work = os.getcwd()
-        folders = [work, *(["/tmp"] if self.mode is JailMode.NAMESPACES else [])]  # elsewhere it is everybody's
-        for folder in folders:
-            for name in os.listdir(folder):
-                place = os.path.join(folder, name)
-                if name in (".work", ".shm") or work == place or work.startswith(place + "/"):
-                    continue
-                if os.path.isdir(place) and not os.path.islink(place):
-                    remove_tree(place)
-                else:
-                    os.unlink(place)
+        places = [os.path.join(os.getcwd(), name) for name in os.listdir()]
+        if self.mode is JailMode.NAMESPACES:  # elsewhere they are everybody's
+            places += [os.path.join("/dev/shm", name) for name in os.listdir("/dev/shm")]
+            places += [os.path.join("/tmp", name) for name in set(os.listdir("/tmp")) - self.furniture]
+        for place in places:
+            if os.path.isdir(place) and not os.path.islink(place):
+                remove_tree(place)
+            else:
+                os.unlink(place)
 
     def _try_out(self, checkpoint: bool) -> None:
         """Go on in a copy of the live process, which stays behind as the restore point."""
