@@ -465,7 +465,7 @@ def change(cells: list[dict[str, Any]], what: str, here: int, there: int) -> Non
         cells.insert(there % (len(cells) + 1), copy)
     elif what == "rename":
         mine["grade_id"] = "other"
-    elif what == "swap" and mine and theirs:
+    elif what == "swap" and "grade_id" in mine and "grade_id" in theirs:
         mine["grade_id"], theirs["grade_id"] = theirs["grade_id"], mine["grade_id"]
     elif what == "retype":
         cell["cell_type"] = ("code", "markdown", "raw")[there % 3]
