@@ -50,7 +50,7 @@ class Guard:
     sessions: dict[int, _Session] = field(default_factory=dict)
     spare: Member | None = None
     base: Member | None = None
-    furniture: frozenset[str] = field(default_factory=lambda: frozenset(os.listdir("/tmp")))
+    furniture: frozenset[str] = frozenset()
     _left: int = 0
 
     def serve(self) -> NoReturn:
@@ -318,7 +318,8 @@ def run(wire: Wire, policy: JailPolicy, executor: Executor, guards: tuple[int, .
             wire.send({"say": "refused", "message": f"{live} {pipes.drain_text()}".strip()})
             os._exit(1)
         wire.send({"say": "ready"})
-        Guard(wire, policy.limits, policy.mode, pipes, live).serve()
+        furniture = frozenset(os.listdir("/tmp") if policy.mode is JailMode.NAMESPACES else ())
+        Guard(wire, policy.limits, policy.mode, pipes, live, furniture=furniture).serve()
     except BaseException as error:
         with contextlib.suppress(BaseException):
             wire.send({"say": "refused", "message": f"{type(error).__name__}: {error}"}, deadline=time.monotonic() + 1)
