@@ -21,7 +21,7 @@ from typing import Any
 
 from autograder.engine.executor import Talk
 from autograder.plain.codec import Decoder, Encoder, Node, pack, unpack
-from autograder.plain.kinds import tells_all
+from autograder.plain.sharing import Sharing
 from autograder.plain.told import class_names, place_of, raised_by, text_of, warning_of
 from fourbit.errors import CodecError
 
@@ -33,12 +33,11 @@ _FUNCTION_TYPES = frozenset(("_lru_cache_wrapper", "ufunc", "vectorize"))
 _WATCHED_BYTES, _WARNINGS = 2**18, 100
 
 
-class Desk:
+class Desk(Sharing):
     """The objects of this process that the test cells know by number, and the names that the current one knows."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
-        self.shared: tuple[str, ...] = ()
         self.talk: Talk
         self._objects: dict[int, Any] = {}
         self._numbers: dict[int, int] = {}
@@ -246,17 +245,6 @@ class Desk:
 
         function.__name__ = function.__qualname__ = name
         return function
-
-    def shared_name(self, value: Any) -> str:
-        kind = type(value)
-        name = f"{kind.__module__}:{kind.__qualname__}"
-        known = name in self.shared and self.shared_class(name) is kind and tells_all(value)
-        return name if known else ""
-
-    def shared_class(self, name: str) -> type | None:
-        module, _, path = name.partition(":")
-        found = self.namespace.get(path) if module == "__main__" else getattr(sys.modules.get(module), path, None)
-        return found if isinstance(found, type) else None
 
 
 _DESKS: dict[int, Desk] = {}

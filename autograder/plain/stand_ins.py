@@ -15,8 +15,8 @@ from typing import Any
 
 from autograder.engine.shell import belongs_to_no_module
 from autograder.plain.codec import Decoder, Encoder, Node
-from autograder.plain.kinds import tells_all
 from autograder.plain.proxy import NUMBER, Handle, Remote, make_class, make_exception, make_function, make_handle
+from autograder.plain.sharing import Sharing
 from fourbit.errors import CodecError
 
 _STREAM_ITEMS = 10_000
@@ -28,13 +28,12 @@ class Stopped(BaseException):
     """The submission's process ended or was stopped in a call; the test cell cannot go on."""
 
 
-class StandIns:
+class StandIns(Sharing):
     """The test cells' side of the codec. ``namespace``: the names of this process's notebook; ``shared``: classes that
     both processes have, by which their objects cross whole."""
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
-        self.shared: frozenset[str] = frozenset()
         self._made: dict[Any, Any] = {}
         self._numbers: dict[int, int] = {}  # what stands for an object here, by id
         self._callbacks: list[Callable[..., Any]] = []
@@ -213,18 +212,9 @@ class StandIns:
             error.add_note(f"raised in the submission, {place}")
         return error
 
-    def shared_name(self, value: Any) -> str:
-        kind = type(value)
-        name = f"{kind.__module__}:{kind.__qualname__}"
-        known = name in self.shared and self.shared_class(name) is kind and tells_all(value)
-        return name if known else ""
-
     def shared_class(self, name: str) -> type | None:
-        if name not in self.shared:
-            return None
-        module, _, path = name.partition(":")
-        found = self.namespace.get(path) if module == "__main__" else getattr(sys.modules.get(module), path, None)
-        return found if isinstance(found, type) and not isinstance(found, Remote) else None
+        found = super().shared_class(name)
+        return None if isinstance(found, Remote) else found  # a stand-in of that name is none of the instructor's
 
 
 def _globals_of(code: types.CodeType) -> set[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 CANARIES = {
     name: f"canary-{name}-5b1c9e"
@@ -85,23 +86,9 @@ def planted(course: Path) -> Iterator[Planted]:
             os.chmod(folder, 0o755)
         found.paths = [*map(str, places.values()), str(course / "gradebook.db"), str(course / "source/ps1/ps1.ipynb")]
         found.outside = tmp
-        stack.enter_context(_set(HOME=home, **{VARIABLE: CANARIES["environment"]}))
+        stack.enter_context(mock.patch.dict(os.environ, {"HOME": home, VARIABLE: CANARIES["environment"]}))
         stack.enter_context(_listening(found, tmp))
         yield found
-
-
-@contextlib.contextmanager
-def _set(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager
