@@ -153,10 +153,6 @@ class Attempts:
         self._count(receipt)
         return True
 
-    def is_lost(self, student: str) -> bool:
-        """Whether nothing lies in ``submitted/`` though an attempt counts: a run was ended in the middle."""
-        return student in self._now and not self._place(student).exists()
-
     def _known(self, attempt: Attempt, content: str) -> Receipt | None:
         """Return the receipt of the same files handed in at the same time, as far as times are known."""
         for receipt in self.of(attempt.student):
