@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -117,7 +118,11 @@ def _stopped(console: Console, assignment: str, seen: Sequence[Progress]) -> Non
 def polite_stop(console: Console) -> Iterator[None]:
     """The first Ctrl-C ends workers in order and keeps what is graded; a second one ends at once."""
 
+    after: Any = signal.getsignal(signal.SIGINT)
+
     def first(number: int, frame: FrameType | None) -> None:
+        nonlocal after
+        after = signal.SIG_IGN  # what is left to do then takes milliseconds, and says how to go on
         signal.signal(signal.SIGINT, second)
         console.print(
             "\nStopping: workers are ended, what is graded is kept. Ctrl-C again ends at once.", style="yellow"
@@ -127,8 +132,8 @@ def polite_stop(console: Console) -> Iterator[None]:
     def second(number: int, frame: FrameType | None) -> None:
         os._exit(INTERRUPTED)  # workers and zygotes notice that nobody is there, and end themselves
 
-    before = signal.signal(signal.SIGINT, first)
+    signal.signal(signal.SIGINT, first)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, after)
