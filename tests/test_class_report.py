@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 
 pytest.importorskip("nbgrader")
 
 from autograder.regrade import Change, QuestionChange
-from autograder.reports.attention import needs_a_look
+from autograder.reports.attention import needs_a_look, used_up
+from autograder.reports.charts import histogram, item_map
 from autograder.reports.class_report import MOST_LOOKS, ClassReport, PairView, render
 from autograder.reports.rows import Row
 from autograder.reports.similarity import compare, known_runs, side_by_side
@@ -79,13 +82,63 @@ def test_no_discrimination_where_it_says_nothing(points: list[tuple[float | None
 def test_points_are_the_gradebooks() -> None:
     rows = class_of([(None, 2.0), (None, 4.0)], by_hand=3.0, penalty=1.0)
     assert items(rows)[0].mean == 3.0
-    assert "Mean of 8 5.0" in shown(render(report(rows)))
+    assert "Mean, of 8 points 5.0" in shown(render(report(rows)))
 
 
 def test_quartiles_are_linear_between_neighbors() -> None:
     assert [percentile([1, 2, 3, 4], share) for share in (0, 0.25, 0.5, 1)] == [1, 1.75, 2.5, 4]
     assert spread([]) is None
     assert spread([2.0]) == spread([2.0, 2.0])
+
+
+def bars(svg: str) -> list[list[tuple[float, float]]]:
+    drawn = re.findall(r'<path d="(M [^"]*z) "[^>]*style="fill: var\(--plot-blue', svg)
+    return [[(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", path)] for path in drawn]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [27.0, 41.5, 48.0, 49.0, 52.0, 57.0, 66.0, 72.0, 77.0, 87.0],
+        [100.0] * 3000,
+        [0.0] * 199 + [12.0],
+        [5.0, 95.0] * 30,
+        [*range(101)] * 30,
+        [-3.0, 104.0],
+    ],
+)
+def test_no_words_lie_over_the_bars(scores: list[float]) -> None:
+    marks = spread(scores)
+    assert marks is not None
+    svg = histogram(scores, 100.0, marks)
+    highest_bar = min(y for bar in bars(svg) for _, y in bar)
+    words = re.search(r'y="(\S+)"[^>]*>median', svg)
+    assert words is not None
+    assert float(words[1]) < highest_bar
+
+
+def test_a_bar_stands_over_its_whole_number_of_points() -> None:
+    scores = [0.0, 0.0, 3.0, 4.0, 5.0, 5.0, 5.0]
+    marks = spread(scores)
+    assert marks is not None
+    svg = histogram(scores, 5.0, marks)
+    ticks = {text: float(x) for x, text in re.findall(r'x="(\S+)" y="174[^>]*>(\d)</text>', svg)}
+    middles = {round(sum(x for x, _ in bar[:4]) / 4, 1) for bar in bars(svg) if len({y for _, y in bar}) > 1}
+    assert middles == {round(ticks[text], 1) for text in "0345"}
+
+
+def test_numbers_of_exercises_keep_apart() -> None:
+    rows = class_of([(4.0, 4.0, 4.0, 1.0), (0.0, 0.0, 0.0, 2.0), (4.0, 4.0, 0.0, 3.0), (0.0, 0.0, 2.0, 0.0)] * 3)
+    svg = item_map(items(rows))
+    places = {n: (float(x), float(y)) for x, y, n in re.findall(r'x="(\S+)" y="(\S+)"[^>]*>([1-4])</text>', svg)}
+    assert set(places) == set("1234")
+    assert min(math.dist(places[a], places[b]) for a, b in combinations(places, 2)) > 8
+
+
+def test_an_exercise_that_waits_has_no_mean_yet() -> None:
+    rows = class_of([(None, 2.0), (None, 4.0)])
+    assert items(rows)[0].difficulty is None
+    assert "1 a 4 - - n/a" in shown(render(report(rows)))
 
 
 def test_mistakes_and_statuses_are_counted_per_exercise() -> None:
@@ -124,6 +177,14 @@ def test_what_needs_a_person_is_named_and_the_rest_is_left_alone() -> None:
     text = shown(render(report(rows)))
     assert "1 answer of 1 student waits for points by hand" in text
     assert "used up memory: a" in text
+
+
+def test_an_exams_own_time_is_a_limit_too() -> None:
+    slow = made_row("slow", {"a": 0.0}, status="timeout")
+    assert used_up(slow.record.questions[0]) == "exam_seconds"
+    stopped = made_row("stopped", {"a": 0.0}, status="timeout", limit="cell_seconds")
+    assert used_up(stopped.record.questions[0]) == "cell_seconds"
+    assert used_up(made_row("fine", {"a": 4.0}).record.questions[0]) == ""
 
 
 def test_in_process_is_nothing_special_where_the_whole_course_is() -> None:

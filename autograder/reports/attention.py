@@ -24,6 +24,7 @@ _WORDS = {
     "open_files": "open files",
     "disk_bytes": "disk",
     "output_bytes": "output",
+    "exam_seconds": "the time that an exam gives an answer",
 }
 
 
@@ -38,6 +39,11 @@ class Look:
 def limit_name(limit: str) -> str:
     """Return a limit in words."""
     return _WORDS.get(limit, limit.replace("_", " "))
+
+
+def used_up(question: QuestionRecord) -> str:
+    """Return which limit an answer hit, or ""; an exam has a time of its own, shorter than the sandbox's."""
+    return question.limit or ("exam_seconds" if question.status == "timeout" else "")
 
 
 def needs_a_look(rows: Sequence[Row], items: Sequence[Item]) -> list[Look]:

@@ -24,7 +24,7 @@ from markupsafe import Markup
 from autograder.journal import journal_of, write_atomically
 from autograder.nbgrader_course import NbgraderCourse, load_template
 from autograder.regrade import Change
-from autograder.reports.attention import Look, limit_name, needs_a_look
+from autograder.reports.attention import Look, limit_name, needs_a_look, used_up
 from autograder.reports.charts import histogram, item_map
 from autograder.reports.rows import Row
 from autograder.reports.similarity import (
@@ -195,7 +195,7 @@ def _cost(rows: Sequence[Row]) -> Cost | None:
     seconds = [row.record.seconds for row in rows]
     if not seconds:
         return None
-    limits = Counter(limit for row in rows for limit in {q.limit for q in row.record.questions if q.limit})
+    limits = Counter(limit for row in rows for limit in {used_up(q) for q in row.record.questions} if limit)
     return Cost(math.fsum(seconds), percentile(seconds, 0.5), percentile(seconds, 0.9), tuple(limits.most_common()))
 
 

@@ -47,7 +47,8 @@ class Item:
 
     Attributes:
         points, mean: the most that can be earned, and what was earned on average.
-        difficulty: mean / points; None for an exercise of 0 points.
+        waiting: how many answers still wait for a person; until then they count 0 in `mean`.
+        difficulty: mean / points; None for an exercise of 0 points, or while answers wait.
         discrimination: corrected item-total correlation, or None with `unclear` saying why.
         statuses: how many students ended in which status, the most common first.
         seconds, slowest: median and 90th percentile of what judging it took, in seconds; None where nothing ran.
@@ -60,6 +61,7 @@ class Item:
     label: str
     points: float
     mean: float
+    waiting: int
     difficulty: float | None
     discrimination: float | None
     unclear: str
@@ -119,7 +121,8 @@ def _item(
     why = {q.mistake.name: q.mistake.why for q in found if q.mistake}
     named = Counter(q.mistake.name for q in found if q.mistake)
     return Item(
-        key[0], key[1], found[0].label, points, mean, mean / points if points else None, discrimination, unclear,
+        key[0], key[1], found[0].label, points, mean, waiting,
+        mean / points if points and not waiting else None, discrimination, unclear,
         tuple(Counter(q.status for q in found).most_common()),
         tuple(NamedMistake(name, why[name], count) for name, count in named.most_common()),
         statistics.median(ran) if ran else None, percentile(ran, 0.9) if ran else None,
