@@ -3,7 +3,8 @@
     c.FourbitGrade.memory_bytes = "2G"
     c.FourbitGrade.cell_seconds = 30
 
-A flag on the command line wins over the course's setting, which wins over the default.
+A flag on the command line wins over the course's setting, which wins over nbgrader's time for a cell
+(``c.Execute.timeout``, where the course sets it), which wins over the default.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ _DEFAULTS = Limits()
 class FourbitGrade(Configurable):
     """What `fourbit grade` reads from nbgrader_config.py. Sizes take K, M and G; times are in seconds."""
 
-    cell_seconds = _Read(_DEFAULTS.cell_seconds, help="Wall time of one cell.").tag(config=True)
+    cell_seconds = _Read(
+        _DEFAULTS.cell_seconds, help="Wall time of one cell; unset: c.Execute.timeout, where the course sets that."
+    ).tag(config=True)
     notebook_seconds = _Read(_DEFAULTS.notebook_seconds, help="Wall time of one notebook.").tag(config=True)
     cpu_seconds = _Read(_DEFAULTS.cpu_seconds, help="CPU time of one process.").tag(config=True)
     memory_bytes = _Read(_DEFAULTS.memory_bytes, help="Memory of a submission's processes together.").tag(config=True)
@@ -138,7 +141,7 @@ def settings_of(course: NbgraderCourse) -> FourbitGrade:
         GradingError: for a setting that does not exist or has a value that is not allowed; the message names it.
     """
     place = course.root / "nbgrader_config.py"
-    section = course.config.get("FourbitGrade", {})
+    section = dict(course.config.get("FourbitGrade", {}))
     known = sorted(FourbitGrade.class_trait_names(config=True))
     for name in section:
         if name not in known:
@@ -146,9 +149,31 @@ def settings_of(course: NbgraderCourse) -> FourbitGrade:
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
             raise GradingError(f"{place}: c.FourbitGrade has no setting {plain(name, 80)}; {hint}")
     try:
-        return FourbitGrade(config=Config({"FourbitGrade": dict(section)}))
+        settings = FourbitGrade(config=Config({"FourbitGrade": section}))
+        if "cell_seconds" not in section:
+            _take_nbgraders_time(settings, course.config, section)
     except traitlets.TraitError as error:
         raise GradingError(f"{place}: {plain(error, 500)}") from None
+    return settings
+
+
+def _take_nbgraders_time(settings: FourbitGrade, config: Config, given: Iterable[str]) -> None:
+    """Give a cell the time that the course gives it under nbgrader, if it says so.
+
+    A limit of the whole run that is shorter, and that the course does not give itself, would cut a cell short: it is
+    raised as well. Without any time (None, 0 or less, as nbclient reads them) only the notebook's limit is left.
+    """
+    from nbgrader.preprocessors import Execute
+
+    if not any("timeout" in config.get(name, {}) for name in Execute.section_names()):
+        return
+    timeout = Execute(config=config).timeout
+    if timeout is None or timeout <= 0:
+        settings.cell_seconds = settings.notebook_seconds
+        return
+    settings.cell_seconds = timeout
+    for name in {"notebook_seconds", "cpu_seconds"}.difference(given):
+        setattr(settings, name, max(getattr(settings, name), timeout))
 
 
 def with_flags(limits: Limits, flags: Iterable[str]) -> Limits:

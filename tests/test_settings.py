@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("nbgrader")
 
-from autograder.cli import register
+from autograder.cli import _limits, register
 from autograder.jail import JailMode, Limits
 from autograder.nbgrader_course import open_course
 from autograder.results import GradingError
@@ -44,8 +44,41 @@ def test_the_course_wins_over_the_default_and_the_flag_over_the_course(tmp_path:
 
 
 @pytest.mark.parametrize(
+    ("lines", "wanted"),
+    [
+        (["c.Execute.timeout = 90"], {"cell_seconds": 90}),
+        (["c.ExecutePreprocessor.timeout = 90"], {"cell_seconds": 90}),
+        # The nearer class wins, as in nbgrader.
+        (["c.Execute.timeout = 20", "c.ExecutePreprocessor.timeout = 90"], {"cell_seconds": 20}),
+        (["c.Execute.timeout = 20", "c.FourbitGrade.cell_seconds = 5"], {"cell_seconds": 5}),
+        (["c.Execute.allow_errors = True"], {}),
+        (["c.Execute.timeout = 900"], {"cell_seconds": 900, "notebook_seconds": 900, "cpu_seconds": 900}),
+        (
+            ["c.Execute.timeout = 900", "c.FourbitGrade.notebook_seconds = 300"],
+            {"cell_seconds": 900, "notebook_seconds": 300, "cpu_seconds": 900},
+        ),
+        (["c.Execute.timeout = None"], {"cell_seconds": 600}),
+        (["c.Execute.timeout = -1", "c.FourbitGrade.notebook_seconds = 300"],
+         {"cell_seconds": 300, "notebook_seconds": 300}),
+        (["c.Execute.timeout = None", "c.FourbitGrade.cell_seconds = 5"], {"cell_seconds": 5}),
+    ],
+)  # fmt: skip
+def test_a_cell_gets_the_time_that_nbgrader_gives_it(tmp_path: Path, lines: list[str], wanted: dict[str, int]) -> None:
+    limits = course_with(tmp_path, *lines).limits
+    assert limits == replace(Limits(), **wanted)
+    assert with_flags(limits, ["cell-seconds=7"]).cell_seconds == 7
+
+
+def test_nbgraders_time_holds_where_a_class_is_graded(tmp_path: Path) -> None:
+    course_with(tmp_path, "c.Execute.timeout = 90")
+    asked = _limits(tmp_path, ["memory=2G"])
+    assert asked == Limits(cell_seconds=90, memory_bytes=2 * 2**30)
+
+
+@pytest.mark.parametrize(
     ("line", "said"),
     [
+        ("c.Execute.timeout = 'long'", "'timeout' trait of an Execute instance expected an int, not the str 'long'"),
         ("c.FourbitGrade.memory_bytes = 'much'", "c.FourbitGrade.memory_bytes is 'much'; give a size above 0"),
         ("c.FourbitGrade.processes = 0", "c.FourbitGrade.processes is '0'; give a whole number above 0"),
         (
