@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import html
 import json
@@ -15,15 +14,14 @@ import zipfile
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
+from filelock import FileLock
 
-from tests.pages import BLOCKED, serving
+from tests.pages import serving
 from tests.scripts import load_script
 
-OWN = ("data:", "blob:")
 LABS = {  # and the chapters that prepare for each
     "00-measure": ("measuring",),
     "01-pruning": ("pruning",),
@@ -59,15 +57,24 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built strictly in a clean copy by a Python that has the `site` extra but no torch or matplotlib."""
-    folder, without = copy_source(root, tmp_path_factory.mktemp("site")), tmp_path_factory.mktemp("without")
-    for name in ("torch", "matplotlib"):
-        (without / f"{name}.py").write_text(f"raise ImportError('no {name}', name={name!r})", encoding="utf-8")
-    done = mkdocs(folder, PYTHONPATH=str(without))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "build" / "site"
+    """The site, built strictly in a clean copy by a Python that has the `site` extra but no torch or matplotlib.
+
+    The processes of one run share it: whoever needs it first builds it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-site"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            folder, without = copy_source(root, tmp_path_factory.mktemp("site")), tmp_path_factory.mktemp("without")
+            for name in ("torch", "matplotlib"):
+                text = f"raise ImportError('no {name}', name={name!r})"
+                (without / f"{name}.py").write_text(text, encoding="utf-8")
+            done = mkdocs(folder, PYTHONPATH=str(without))
+            assert done.returncode == 0, done.stdout + done.stderr
+            folder.rename(shared)
+    return shared / "build" / "site"
 
 
 @pytest.fixture
@@ -327,94 +334,6 @@ def test_axes_of_drawings_say_what_they_show(root: Path) -> None:
 def server(built: Path) -> Iterator[str]:
     with serving(built, []) as address:
         yield address
-
-
-SCROLL = """async () => {
-    for (const answer of document.querySelectorAll("article details")) answer.open = true;
-    const rest = () => new Promise(done => setTimeout(done, 30));
-    for (let y = 0; y < document.documentElement.scrollHeight; y += 800) { scrollTo(0, y); await rest(); }
-    scrollTo(0, 0); await rest();
-}"""
-ARRIVED = """() => ![...document.querySelectorAll("article *")].some(
-    e => e.localName.startsWith("fourbit-") && !e.hasAttribute("data-ready"))"""
-STATE = """() => ({"pixels too wide": document.documentElement.scrollWidth - innerWidth,
-    "formulas not typeset": document.querySelectorAll(".arithmatex:not(:has(.katex)), .katex-error").length,
-    "broken images": [...document.images].filter(i => !i.naturalWidth).length})"""
-# Contrast is the slow rule, and it depends on styles alone: of texts with the same path of tags, classes and styles to
-# the root, one is examined (a lab has thousands of colored words). All other rules see the whole page.
-CONTRAST = """async () => {
-    const path = e => e ? path(e.parentElement) + "/" + e.localName + "." + e.classList + e.getAttribute("style") : "";
-    const texts = [...document.querySelectorAll("body *")].filter(e => !e.checkVisibility || e.checkVisibility())
-        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
-    const one = [...new Map(texts.map(e => [path(e), e]).reverse()).values()];
-    const include = [...one, ...document.querySelectorAll("[data-ready]")];
-    return violations({include}, {runOnly: {type: "rule", values: ["color-contrast"]}});
-}"""
-OTHER_RULES = """rules => violations(document, {runOnly: rules, rules: {"color-contrast": {enabled: false}}})"""
-VIOLATIONS = """window.violations = async (where, options) => {
-    const found = (await axe.run(where, {resultTypes: ["violations"], ...options})).violations;
-    return found.flatMap(v => v.nodes.map(n => `${v.id}: ${n.target.flat().join(" ")}: ${n.failureSummary}`));
-}; null"""
-GO_DARK = "document.querySelector('input[data-md-color-scheme=slate]').click()"
-DARK = "document.body.dataset.mdColorScheme === 'slate'"
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-
-
-@dataclasses.dataclass
-class Visitor:
-    """A browser window that goes from page to page and notes what is wrong."""
-
-    page: Any
-    server: str
-    axe: str
-    faults: list[str] = dataclasses.field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        note = self.faults.append
-        self.page.on("console", lambda message: note(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: note(str(error)))
-        self.page.on("request", lambda asked: None if asked.url.startswith((*OWN, self.server)) else note(asked.url))
-
-    def visit(self, address: str) -> list[str]:
-        """What is wrong with one page, as a browser sees it after scrolling through it, in light and then in dark."""
-        self.faults.clear()
-        self.page.goto(self.server + address, wait_until="networkidle")
-        self.page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
-        self.page.evaluate(SCROLL)
-        self.page.wait_for_function(ARRIVED, timeout=60_000)
-        self.page.evaluate(self.axe)
-        self.page.evaluate(VIOLATIONS)
-        self.faults += self.page.evaluate(OTHER_RULES, WCAG)
-        self.look("light")
-        self.page.evaluate(GO_DARK)
-        self.page.wait_for_function(DARK)
-        self.look("dark")
-        self.page.evaluate("localStorage.clear()")  # the next page begins in light
-        return list(self.faults)
-
-    def look(self, scheme: str) -> None:
-        state = self.page.evaluate(STATE)
-        self.faults += [f"{scheme}: {count} {what}" for what, count in state.items() if count > 0]
-        self.faults += [f"{scheme}: {violation}" for violation in self.page.evaluate(CONTRAST)]
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_is_whole_and_accessible_with_all_other_hosts_blocked(
-    built: Path, server: str, chromium: str, width: int
-) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
-    axe = pytest.importorskip("axe_playwright_python.base").AXE_SCRIPT
-    found: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=BLOCKED)
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
-        visitor = Visitor(context.new_page(), server, axe)
-        for name in sorted(p.relative_to(built).as_posix() for p in built.rglob("*.html")):
-            found += [f"{name}: {fault}" for fault in visitor.visit(name.removesuffix("index.html"))]
-        browser.close()
-    assert found == []
 
 
 @pytest.mark.browser

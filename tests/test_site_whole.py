@@ -1,4 +1,4 @@
-"""The built site as a whole: nothing leaks, nothing lies about unused, and chapters are light."""
+"""The built site as a whole: nothing leaks, nothing lies about unused, pages are accessible and chapters light."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import re
 import zipfile
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 
-from tests.pages import BLOCKED, serving
-from tests.test_site import ARRIVED, SCROLL, Page, built, pages  # noqa: F401
+from tests.pages import serving
+from tests.test_site import Page, built, pages  # noqa: F401
 
 TEXTS = (".html", ".ipynb", ".json", ".js", ".css", ".txt", ".md", ".py", ".xml", ".toml", ".yml", ".svg", ".c", ".h")
 LEAST = 25  # characters of a line that tells its origin; shorter ones (`return x`) anybody writes
@@ -161,7 +162,111 @@ def test_every_asset_is_used(root: Path, built: Path) -> None:  # noqa: F811
     assert unused(root, built) == set()
 
 
-# what a page weighs
+# every page in a browser
+
+OWN = ("data:", "blob:")
+NARROW, WIDE = {"width": 390, "height": 900}, {"width": 1280, "height": 900}
+TYPESET = "!document.querySelector('.arithmatex:not([data-typeset])')"
+FONTS = "document.fonts.ready.then(() => true)"
+SCROLL = """async () => {
+    for (const answer of document.querySelectorAll("article details")) answer.open = true;
+    const rest = () => new Promise(done => setTimeout(done, 30));
+    for (let y = 0; y < document.documentElement.scrollHeight; y += 800) { scrollTo(0, y); await rest(); }
+    scrollTo(0, 0); await rest();
+}"""
+ARRIVED = """() => ![...document.querySelectorAll("article *")].some(
+    e => e.localName.startsWith("fourbit-") && !e.hasAttribute("data-ready"))"""
+STATE = """() => ({"pixels too wide": document.documentElement.scrollWidth - innerWidth,
+    "formulas not typeset": document.querySelectorAll(".arithmatex:not(:has(.katex)), .katex-error").length,
+    "broken images": [...document.images].filter(i => !i.naturalWidth).length})"""
+# Contrast is the slow rule, and it depends on styles alone: of texts with the same path of tags, classes and styles to
+# the root, one is examined (a lab has thousands of colored words). All other rules see the whole page.
+CONTRAST = """async () => {
+    const path = e => e ? path(e.parentElement) + "/" + e.localName + "." + e.classList + e.getAttribute("style") : "";
+    const texts = [...document.querySelectorAll("body *")].filter(e => !e.checkVisibility || e.checkVisibility())
+        .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()));
+    const one = [...new Map(texts.map(e => [path(e), e]).reverse()).values()];
+    const include = [...one, ...document.querySelectorAll("[data-ready]")];
+    return violations({include}, {runOnly: {type: "rule", values: ["color-contrast"]}});
+}"""
+OTHER_RULES = """rules => violations(document, {runOnly: rules, rules: {"color-contrast": {enabled: false}}})"""
+VIOLATIONS = """window.violations = async (where, options) => {
+    const found = (await axe.run(where, {resultTypes: ["violations"], ...options})).violations;
+    return found.flatMap(v => v.nodes.map(n => `${v.id}: ${n.target.flat().join(" ")}: ${n.failureSummary}`));
+}; null"""
+DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+SWITCH = "scheme => document.querySelector(`input[data-md-color-scheme=${scheme}]`).click()"
+SWITCHED = "scheme => document.body.dataset.mdColorScheme === scheme"
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What is wrong with a page, and the paths that it asked for: until anything is scrolled into view, and in all."""
+
+    faults: list[str]
+    first: list[str]
+    whole: list[str]
+
+
+def visit(browser: Any, server: str, asked: list[str], address: str, axe: str) -> Visit:
+    """One page for a reader who was never here: on a phone in light and dark, then in a wide window in dark and light.
+
+    It is loaded once and scrolled through, and widened where it stands.
+    """
+    faults: list[str] = []
+    context = browser.new_context(viewport=NARROW, color_scheme="light")
+    page = context.new_page()
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda sent: None if sent.url.startswith((*OWN, server)) else faults.append(sent.url))
+
+    def look(where: str, scheme: str) -> None:
+        faults.extend(f"{where}: {count} {what}" for what, count in page.evaluate(STATE).items() if count > 0)
+        faults.extend(f"{where}, {scheme}: {violation}" for violation in page.evaluate(CONTRAST))
+
+    def switch(scheme: str) -> None:
+        page.evaluate(SWITCH, scheme)
+        page.wait_for_function(SWITCHED, arg=scheme)
+
+    asked.clear()
+    page.goto(server + address, wait_until="networkidle")
+    page.wait_for_function(TYPESET)
+    page.wait_for_function(FONTS)
+    first = list(asked)
+    page.evaluate(SCROLL)
+    page.wait_for_function(ARRIVED, timeout=60_000)
+    whole = list(asked)
+    page.evaluate(axe)
+    page.evaluate(VIOLATIONS)
+    faults += page.evaluate(OTHER_RULES, WCAG)
+    look("narrow", "light")
+    switch("slate")
+    look("narrow", "dark")
+    page.set_viewport_size(WIDE)
+    page.evaluate(DRAWN)
+    faults += page.evaluate(OTHER_RULES, WCAG)
+    look("wide", "dark")
+    switch("default")
+    look("wide", "light")
+    context.close()
+    return Visit(faults, first, whole)
+
+
+@pytest.fixture(scope="module")
+def visits(built: Path, browser: Any) -> dict[str, Visit]:  # noqa: F811
+    """Each page's file below the site, and what was seen of it with all other hosts blocked."""
+    axe = pytest.importorskip("axe_playwright_python.base").AXE_SCRIPT
+    names = sorted(path.relative_to(built).as_posix() for path in built.rglob("*.html"))
+    asked: list[str] = []
+    with serving(built, asked) as server:
+        return {name: visit(browser, server, asked, name.removesuffix("index.html"), axe) for name in names}
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_every_page_is_whole_and_accessible_with_all_other_hosts_blocked(visits: dict[str, Visit]) -> None:
+    assert [f"{name}: {fault}" for name, seen in visits.items() for fault in seen.faults] == []
 
 
 def sent(folder: Path, path: str) -> int:
@@ -174,30 +279,16 @@ def sent(folder: Path, path: str) -> int:
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_a_chapter_is_light(built: Path, chromium: str) -> None:  # noqa: F811
-    playwright = pytest.importorskip("playwright.sync_api")
-    asked: list[str] = []
+def test_a_chapter_is_light(built: Path, visits: dict[str, Visit]) -> None:  # noqa: F811
     heavy = []
-    with serving(built, asked) as server, playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=BLOCKED)
-        for name in sorted(p.parent.name for p in (built / "lecture_notes").glob("*/index.html")):
-            context = browser.new_context(viewport={"width": 1280, "height": 900})
-            page = context.new_page()
-            asked.clear()
-            page.goto(f"{server}lecture_notes/{name}/", wait_until="networkidle")
-            page.wait_for_function("!document.querySelector('.arithmatex:not([data-typeset])')")
-            page.wait_for_function("document.fonts.ready.then(() => true)")
-            page.wait_for_load_state("networkidle")
-            assert "/search/search_index.json" in asked, "the requests were not counted"
-            first = {path: sent(built, path) for path in asked if "/explorables/" not in path}
-            page.evaluate(SCROLL)
-            page.wait_for_function(ARRIVED, timeout=60_000)
-            page.wait_for_load_state("networkidle")
-            whole = {path: sent(built, path) for path in asked}
-            context.close()
-            for what, weights, most in (("first load", first, FIRST), ("in all", whole, WHOLE)):
-                if sum(weights.values()) > most:
-                    largest = sorted(weights.items(), key=lambda item: -item[1])[:5]
-                    heavy.append(f"{name}, {what}: {sum(weights.values()):,} bytes, most of it {largest}")
-        browser.close()
+    chapters = {name: seen for name, seen in visits.items() if re.fullmatch(r"lecture_notes/[^/]+/index\.html", name)}
+    assert chapters
+    for name, seen in chapters.items():
+        assert "/search/search_index.json" in seen.first, "the requests were not counted"
+        first = {path: sent(built, path) for path in seen.first if "/explorables/" not in path}
+        whole = {path: sent(built, path) for path in seen.whole}
+        for what, weights, most in (("first load", first, FIRST), ("in all", whole, WHOLE)):
+            if sum(weights.values()) > most:
+                largest = sorted(weights.items(), key=lambda item: -item[1])[:5]
+                heavy.append(f"{name}, {what}: {sum(weights.values()):,} bytes, most of it {largest}")
     assert heavy == []
