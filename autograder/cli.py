@@ -26,8 +26,16 @@ PANEL = "Teach"
 Course = Annotated[
     Path, typer.Option("--course", "-c", help="The course folder, which holds nbgrader_config.py.", show_default="here")
 ]
+Assignment = Annotated[str, typer.Argument(metavar="ASSIGNMENT", help="The assignment's name, such as 01-pruning.")]
 Jobs = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Submissions graded at the same time.", show_default="cores")
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Submissions graded at the same time.",
+        show_default="one for each core, fewer where memory is short",
+    ),
 ]
 
 # A test holds this text against the defaults themselves, whose module a student's `fourbit --help` does not import.
@@ -40,7 +48,7 @@ LimitFlags = Annotated[
         "disk=256M written, output=4M kept of one cell. Seconds: cell-seconds=60 and notebook-seconds=600 of wall "
         "time, cpu-seconds=600 of one process. At the same time: processes=64, with threads; open-files=512. Also in "
         "nbgrader_config.py, as c.FourbitGrade.memory_bytes and so on.",
-        show_default="as written here",
+        show_default="as written here, and a cell's time as in c.Execute.timeout of the course",
     ),
 ]
 
@@ -100,7 +108,7 @@ def build(
 
 
 def course(
-    folder: Annotated[Path, typer.Argument(help="The course folder to make or to bring up to date.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The course folder to make or to bring up to date.")],
     labs: Annotated[
         list[str] | None, typer.Argument(metavar="[LAB]...", help="Names or numbers; all labs without.")
     ] = None,
@@ -123,7 +131,7 @@ def course(
 
 
 def collect(
-    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    assignment: Assignment,
     what: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -139,14 +147,19 @@ def collect(
     pattern: Annotated[
         str, typer.Option(help="Regular expression for other names: groups student, at, attempt, file.")
     ] = "",
-    deadline: Annotated[str, typer.Option(metavar="TIME", help="Instead of the date in the gradebook.")] = "",
+    deadline: Annotated[
+        str, typer.Option(metavar="TIME", help="When it was due, instead of the gradebook's date: '2026-11-20 18:00'.")
+    ] = "",
     received: Annotated[
-        str, typer.Option(metavar="TIME", help="When all this was handed in, where nothing else tells; also: now.")
+        str, typer.Option(metavar="TIME", help="When all this was handed in, where nothing else tells: a time, or now.")
     ] = "",
     timezone: Annotated[
-        str | None, typer.Option(help="Of times without one, such as Europe/Berlin.", show_default="nbgrader's")
+        str | None,
+        typer.Option(help="The zone of times that name none, such as Europe/Berlin.", show_default="nbgrader's"),
     ] = None,
-    new_students: Annotated[bool, typer.Option("--new-students", help="Take ids that nobody has listed.")] = False,
+    new_students: Annotated[
+        bool, typer.Option("--new-students", help="Take ids that neither gradebook nor roster knows.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> None:
     """Sort downloads into submitted/: the last attempt on time counts, every attempt is kept, nothing is lost."""
@@ -159,7 +172,7 @@ def collect(
 
 
 def grade(
-    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    assignment: Assignment,
     folder: Course = Path(),
     jobs: Jobs = None,
     student: Annotated[
@@ -167,23 +180,40 @@ def grade(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run everything again, changed or not.")] = False,
     limit: LimitFlags = None,
-    jail: Annotated[str | None, typer.Option(help="namespaces, landlock, or plain: time and size limits only.")] = None,
+    jail: Annotated[
+        str | None,
+        typer.Option(
+            help="The isolation: namespaces, landlock, or plain, which limits time and size and nothing else.",
+            show_default="the strongest here",
+        ),
+    ] = None,
     cluster: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler, tcp://HOST:PORT, instead of this machine.")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Grade on the workers of a Dask scheduler, tcp://HOST:PORT, not on this machine."
+        ),
     ] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="A line for every student in a class of more than 60 as well.")
+        bool, typer.Option("--each", help="Print a line for every student, in a class of more than 60 too.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines on stdout, one for each submission and a summary; see the docs.")
+        bool,
+        typer.Option(
+            "--json",
+            help="JSON lines on stdout, for each submission and a summary: site/instructors.md has the fields.",
+        ),
     ] = False,
 ) -> None:
     """Grade a class in the sandbox, into nbgrader's gradebook. Only what has changed is run.
 
-    Works in any nbgrader course folder. Ctrl-C stops; what is graded is kept, and the same command goes on.
+    Works in any nbgrader course folder. Ctrl-C stops; what is graded is kept,
+    and the same command goes on from there.
 
-    Exit status: 0 everybody has a grade, 1 grading could not begin or go on, 3 some submissions could not be graded,
-    130 stopped by Ctrl-C.
+    Exit status:
+    0    everybody has a grade
+    1    grading could not begin or go on
+    3    some submissions could not be graded
+    130  stopped by Ctrl-C
     """
     with grading_tools(linux=True):
         from autograder.grading_command import Asked, run
@@ -193,26 +223,30 @@ def grade(
 
 
 def report(
-    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    assignment: Assignment,
     folder: Course = Path(),
 ) -> None:
-    """Print the class table again; write feedback, grades.csv and the class report anew, with what was graded by hand.
+    """After grading by hand: print the class table, and write feedback, grades.csv and the class report anew.
 
-    The class report is one page, reports/ASSIGNMENT.html in the course: scores, exercises, named mistakes, time, and
-    whose work needs a person.
+    No notebook is run. The class report is one page, reports/ASSIGNMENT.html in
+    the course: scores, exercises, named mistakes, time, and whose work needs a
+    person.
     """
     with grading_tools():
         show_class(folder, assignment, None, Console())
 
 
 def export(
-    assignment: Annotated[str, typer.Argument(help="The assignment's name, such as 01-pruning.")],
+    assignment: Assignment,
     folder: Course = Path(),
     form: Annotated[
         str, typer.Option("--format", "-f", help="csv, long (a row per question), canvas, moodle or moodle-worksheet.")
     ] = "csv",
     template: Annotated[
-        Path | None, typer.Option(help="What Canvas or Moodle gave out; it is read, and a filled copy is written.")
+        Path | None,
+        typer.Option(
+            help="For canvas and moodle-worksheet: the file that Canvas or Moodle gave out. A filled copy is written."
+        ),
     ] = None,
     column: Annotated[
         str, typer.Option(help="Canvas: the column's title, where it is not the assignment's name.")

@@ -1,4 +1,4 @@
-"""Grading as it goes: a bar with what runs, what failed, the rate and the time left; in a log, a line now and then.
+"""Grading as it goes: a bar with what runs, what got no grade, the rate and the time left; in a log, a line at times.
 
 A small class gets a line for each student. In a large one only what needs attention does, so that 3,000 submissions
 stay readable.
@@ -107,10 +107,10 @@ def grading_progress(console: Console, title: str, *, each: bool = False) -> Ite
 
 
 def state_line(settled: Settled, pace: Pace) -> str:
-    """In a few words: what runs, what failed, the rate, the time left."""
+    """In a few words: what runs, how many got no grade, the rate, the time left."""
     names = ", ".join(settled.flying[:2]) + (", ..." if len(settled.flying) > 2 else "")
     running = " " + shorten(f"({names})", 44, placeholder=" ...)") if names else ""
-    parts = [f"{settled.running} running{running}", f"{settled.failed} failed"]
+    parts = [f"{settled.running} running{running}", f"{settled.failed} without a grade"]
     rate, left = pace.per_minute(), pace.left(settled.total)
     if rate:
         parts.append(f"{rate:.0f} a minute" if rate >= 10 else f"{rate:.1f} a minute")

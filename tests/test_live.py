@@ -238,7 +238,7 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     display = Display(Console(file=text, width=200), "Grading ps1")
     for number in range(1, 80):
         display(settled(number, 100))
-    assert "Grading ps1: 79 / 100 done, 2 running (next, after), 0 failed" in text.getvalue()
+    assert "Grading ps1: 79 / 100 done, 2 running (next, after), 0 without a grade" in text.getvalue()
 
 
 def test_the_time_left_counts_what_is_run_only() -> None:
