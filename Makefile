@@ -34,7 +34,7 @@ test: ## lint, types and all tests
 	$(call environment,grade cluster site dev)
 	@echo "Lint (ruff)" && $(BIN)/ruff check .
 	@echo "Types (mypy)" && $(BIN)/mypy
-	@echo "Tests (pytest)" && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	@echo "Tests (pytest)" && $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lab: ## open lab 00 in JupyterLab with the student profile
 	$(call environment,)

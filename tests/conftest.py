@@ -19,6 +19,18 @@ from tests.pages import BLOCKED
 from tests.postgres import Server, private_server
 
 ROOT = Path(__file__).resolve().parent.parent
+# These come first, so that no process is left alone with one of them while the others have nothing to do.
+LONGEST = (
+    "test_attacks_user", "test_site_whole", "test_lab02", "test_engine_user", "test_chaos", "test_lab04_effects",
+    "test_cluster", "test_attacks", "test_lab01", "test_lab03_effects", "test_engine", "test_demo", "test_lab03",
+    "test_provisioner_user", "test_lab05", "test_lab06", "test_grade", "test_plain_grading", "test_lab07",
+    "test_lab04", "test_llm_engine_pocket", "test_site",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")
