@@ -14,7 +14,7 @@ from textwrap import shorten
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from autograder.class_run import Listener
@@ -96,26 +96,31 @@ def grading_progress(console: Console, title: str, *, each: bool = False) -> Ite
     if not console.is_terminal:
         yield display
         return
+    # In a narrow terminal the state gives way, from its end; ids in it are text and no markup.
+    state = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(bar_width=16),
+        MofNCompleteColumn(), TextColumn("{task.fields[state]}", markup=False, table_column=state),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4, expand=True) as bar:
         bar.add_task(title, total=None, state="starting workers")
         display.bar = bar
         yield display
 
 
 def state_line(settled: Settled, pace: Pace) -> str:
-    """In a few words: what runs, how many got no grade, the rate, the time left."""
-    names = ", ".join(settled.flying[:2]) + (", ..." if len(settled.flying) > 2 else "")
-    running = " " + shorten(f"({names})", 44, placeholder=" ...)") if names else ""
-    parts = [f"{settled.running} running{running}", f"{settled.failed} without a grade"]
+    """In a few words, what matters most first: the time left, how many got no grade, the rate, what runs."""
+    parts = []
     rate, left = pace.per_minute(), pace.left(settled.total)
-    if rate:
-        parts.append(f"{rate:.0f} a minute" if rate >= 10 else f"{rate:.1f} a minute")
     if left is not None:
         parts.append(f"{duration(left)} left")
+    if settled.failed:
+        parts.append(f"{settled.failed} without a grade")
+    if rate:
+        parts.append(f"{rate:.0f} a minute" if rate >= 10 else f"{rate:.1f} a minute")
+    names = ", ".join(settled.flying[:2]) + (", ..." if len(settled.flying) > 2 else "")
+    running = " " + shorten(f"({names})", 44, placeholder=" ...)") if names else ""
+    parts.append(f"{settled.running} running{running}")
     return ", ".join(parts)
 
 

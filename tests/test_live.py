@@ -6,12 +6,13 @@ import io
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from autograder.class_run import Progress
 from autograder.journal import journal_of
-from autograder.live import Display, Pace, changes_table, duration
+from autograder.live import Display, Pace, changes_table, duration, grading_progress
 from autograder.log import log_path, write_log
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.regrade import Change, QuestionChange
@@ -238,7 +239,28 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None
     display = Display(Console(file=text, width=200), "Grading ps1")
     for number in range(1, 80):
         display(settled(number, 100))
-    assert "Grading ps1: 79 / 100 done, 2 running (next, after), 0 without a grade" in text.getvalue()
+    lines = text.getvalue().splitlines()
+    assert "Grading ps1: 1 / 100 done, 2 running (next, after)" in lines
+    assert any(line.startswith("Grading ps1: 79 / 100 done, ") and "a grade" not in line for line in lines)
+    display(replace(settled(80, 100), failed=3))
+    assert re.search(r"Grading ps1: 80 / 100 done, .*3 without a grade.*, 2 running \(next, after\)", text.getvalue())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_keeps_the_count_and_the_time_left(width: int) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
+    with grading_progress(console, "Grading 01-pruning") as show:
+        assert isinstance(show, Display)
+        assert show.bar is not None
+        show.pace.started, show.pace.graded = time.monotonic() - 60, 12
+        show(replace(settled(13, 40), flying=("[/odd]", "quite-a-long-name")))
+        show.bar.refresh()
+    shown = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.getvalue()))
+    line = next(line for line in reversed(shown) if "Grading" in line)
+    assert re.search(r"Grading 01-pruning ━.* 13/40 \d+:\d\d left", line)
+    assert len(line) <= width
+    assert ("[/odd]" in line) == (width == 120)
 
 
 def test_the_time_left_counts_what_is_run_only() -> None:
