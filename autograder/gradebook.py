@@ -16,7 +16,10 @@ __all__ = ["Standing", "StudentStanding", "open_gradebook", "read_standings", "s
 # Rows are looked up by these columns for each submission, and nbgrader's own keys do not begin with them: without an
 # index each look-up reads the whole table, and time grows with the square of the class (formgrader's list of 3,000
 # submissions takes 8.1 s of CPU time in the database without these and 0.3 s with them).
-_INDEXES = {"grade": "notebook_id", "comment": "notebook_id", "submitted_notebook": "assignment_id"}
+_INDEXES = {"grade": ("notebook_id",), "comment": ("notebook_id",), "submitted_notebook": ("assignment_id",)}
+# Lists of students join the total scores to all of a student's columns. SQLite reads all scores again for each student
+# unless one index holds these columns (3,000 students: 0.36 s of CPU time without it and 0.01 s with it).
+_SQLITE_INDEXES = {"student": ("id", "first_name", "last_name", "email", "lms_user_id")}
 _BUSY_MILLISECONDS = 30_000
 
 
@@ -52,22 +55,28 @@ def shown_url(course: NbgraderCourse) -> str:
 def _prepare(engine: Any) -> None:
     """Have connections wait for each other, and add the indexes that are not there, where that is allowed."""
     from sqlalchemy import event, inspect, text
-    from sqlalchemy.exc import ProgrammingError
+    from sqlalchemy.exc import DBAPIError
 
+    wanted: dict[str, tuple[str, ...]] = dict(_INDEXES)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _wait_when_busy)
         engine.dispose()  # the connections made so far do not know
+        wanted |= _SQLITE_INDEXES
     found = inspect(engine)
-    missing = {
-        table: column
-        for table, column in _INDEXES.items()
-        if column not in {index["column_names"][0] for index in found.get_indexes(table) if index["column_names"]}
-    }
+    missing = {table: columns for table, columns in wanted.items() if _is_missing(found, table, columns)}
     if not missing:
         return
-    with suppress(ProgrammingError), engine.begin() as connection:
-        for table, column in missing.items():
-            connection.execute(text(f"CREATE INDEX IF NOT EXISTS fourbit_{table}_{column} ON {table} ({column})"))
+    with suppress(DBAPIError), engine.begin() as connection:  # a gradebook that may only be read is read without them
+        for table, columns in missing.items():
+            name = f"fourbit_{table}_{columns[0]}"
+            connection.execute(text(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({', '.join(columns)})"))
+
+
+def _is_missing(found: Any, table: str, columns: tuple[str, ...]) -> bool:
+    """Whether no index begins with `columns`, all of which the table has: an old gradebook may lack some."""
+    if any(tuple(index["column_names"][: len(columns)]) == columns for index in found.get_indexes(table)):
+        return False
+    return set(columns) <= {column["name"] for column in found.get_columns(table)}
 
 
 def _wait_when_busy(connection: Any, _: object) -> None:

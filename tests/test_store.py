@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("nbgrader")
 
 from autograder.arrival import Arrival, Receipts
+from autograder.grade_rows import ensure_submission, read_assignment, write_grades
 from autograder.gradebook import open_gradebook, read_standings
 from autograder.journal import Journal, journal_of
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.linux
 
 
 Course = tuple[NbgraderCourse, Template]
+TABLES = ("grade", "comment", "submitted_notebook", "student")  # those that get an index
 
 
 def set_config(root: Path, line: str) -> NbgraderCourse:
@@ -371,3 +373,65 @@ def killed_while_writing(course: NbgraderCourse, template: Template, moment: str
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_formgraders_lists_grow_with_the_class_and_not_with_its_square(tmp_path: Path) -> None:
+    """Steps of SQLite's machine for the lists of students, of submissions and of one notebook's submissions."""
+    from sqlalchemy import event
+
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config()\n")
+    gradebook = open_gradebook(open_course(tmp_path))
+    gradebook.add_assignment("ps1")
+    gradebook.add_notebook("ps1", "ps1")
+    for cell in ("a", "b"):
+        gradebook.add_grade_cell(cell, "ps1", "ps1", max_score=1, cell_type="code")
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    event.listen(gradebook.engine, "connect", lambda connection, _: connection.set_progress_handler(count, 50))
+    assignment, taken = read_assignment(gradebook, "ps1"), []
+    (part,) = assignment.notebooks
+    questions = tuple(QuestionRecord("ps1", cell, "passed", 1.0, 1.0, "in process") for cell in ("a", "b"))
+    known = 0
+    for size in (50, 500):
+        for number in range(known, size):
+            found = SubmissionRecord("ps1", f"s{number}", "graded", questions)
+            submission = ensure_submission(gradebook.db, assignment, found.student)
+            write_grades(gradebook.db, part, submission.notebooks[part.id], found, None)
+        gradebook.db.commit()
+        gradebook.db.remove()
+        gradebook.engine.dispose()
+        taken.append([])
+        for rows in (
+            gradebook.student_dicts,
+            lambda: gradebook.submission_dicts("ps1"),
+            lambda: gradebook.notebook_submission_dicts("ps1", "ps1"),
+        ):
+            steps = 0
+            assert [row["score"] for row in rows()] == [2.0] * size
+            taken[-1].append(steps)
+        known = size
+    gradebook.close()
+    assert all(few > 0 and many < 15 * few for few, many in zip(*taken, strict=True)), taken
+
+
+def test_a_gradebook_that_may_only_be_read_is_read_without_the_indexes(tmp_path: Path) -> None:
+    from sqlalchemy import inspect, text
+
+    (tmp_path / "nbgrader_config.py").write_text("c = get_config()\n")
+    gradebook = open_gradebook(open_course(tmp_path))
+    gradebook.add_student("ada")
+    names = {table: [index["name"] for index in inspect(gradebook.engine).get_indexes(table)] for table in TABLES}
+    assert all(len(found) == 1 for found in names.values())
+    with gradebook.engine.begin() as connection:
+        for (name,) in names.values():
+            connection.execute(text(f"DROP INDEX {name}"))
+    gradebook.close()
+    address = f"sqlite:///file:{tmp_path / 'gradebook.db'}?mode=ro&uri=true"
+    gradebook = open_gradebook(set_config(tmp_path, f'c.CourseDirectory.db_url = "{address}"'))
+    assert [student.id for student in gradebook.students] == ["ada"]
+    assert not any(inspect(gradebook.engine).get_indexes(table) for table in TABLES)
+    gradebook.close()
