@@ -248,17 +248,24 @@ def notebook(root, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_centroids_learn(notebook):
-    val = notebook["clothes"].val
-    assert _accuracy(notebook["tuned"][2], val) >= 88.7
-    assert _accuracy(notebook["tuned"][4], val) >= notebook["full"] - 0.5
+@pytest.mark.parametrize(("bits", "gain", "at_least"), [(4, -0.5, 89.7), (2, 10.0, 87.5)])
+def test_centroids_learn(notebook, bits, gain, at_least):
+    """On test images 4 bits: 89.8 to 90.4; 2 bits: 69.0 to 88.5 and more (three seeds; 89.6 in the study)."""
+    clothes, net = notebook["clothes"], notebook["tuned"][bits]
+    assert _accuracy(net, clothes.val) >= {2: 88.7, 4: notebook["full"] - 0.5}[bits]
+    after, before = (_accuracy(n, clothes.test) for n in (net, _shared(notebook, notebook["teacher"], bits)))
+    assert after >= at_least
+    assert after - before >= gain
 
 
 @pytest.mark.slow
 def test_training_mends_two_bits_on_the_grid_that_collapsed(notebook):
-    net, val = notebook["two_bit_net"], notebook["clothes"].val
+    """All layers, also the first and the last: 34.6 to 88.5 and more on test images (three seeds)."""
+    net, clothes = notebook["two_bit_net"], notebook["clothes"]
     assert notebook["collapsed"] == notebook["curves"]["a scale for each channel"][-1]
-    assert _accuracy(net, val) >= max(87.5, notebook["collapsed"] + 40)
+    assert _accuracy(net, clothes.val) >= max(87.5, notebook["collapsed"] + 40)
+    collapsed = _accuracy(_on_grid(notebook, notebook["teacher"], 2, "channel"), clothes.test)
+    assert _accuracy(net, clothes.test) >= max(87.5, collapsed + 40)
     for name, weight in prunable(net).items():
         scale = notebook["quantize_weight"](notebook["weights"][name], 2, "channel")["scale"]
         assert set((weight.flatten(1) / scale).unique().tolist()) <= {-1.0, 0.0, 1.0}, name
@@ -266,11 +273,14 @@ def test_training_mends_two_bits_on_the_grid_that_collapsed(notebook):
 
 @pytest.mark.slow
 def test_deep_compression_decodes_to_the_same_network_in_the_bytes_of_the_ledger(notebook):
-    """At least 35 times smaller with less than half a point lost where it was chosen, a point on the test images."""
+    """37.3 times smaller and 0.2 points lost on test images."""
     assert sum(notebook["ledger"].values()) == notebook["on_disk"] <= notebook["float_bytes"] / 35
     decoded, clothes = notebook["decoded"], notebook["clothes"]
+    for name, tensor in notebook["compressed_net"].state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(decoded.state_dict()[name], tensor), name
     assert _accuracy(decoded, clothes.val) > notebook["full"] - 0.5
-    assert _accuracy(decoded, clothes.test) > _accuracy(notebook["teacher"], clothes.test) - 1.0
+    assert _accuracy(decoded, clothes.test) > _accuracy(notebook["teacher"], clothes.test) - 0.5
 
 
 # The tools that the lab gives.

@@ -6,10 +6,9 @@ study of these thresholds was made, the bound is of the shipped one:
 
 * one scale for each channel against one for each tensor at 3 bits: 10.6 points in teacher60 and 14.1 in s5, but only
   1.8 in teacher20 and 1.5 in s6. Four points are asserted for the first two, the order for all;
-* codebooks of 4 bits lose 0.7 points (0.1 in the study), so the bound is 1.5;
-* codebooks of 2 bits reach 88.6 after an epoch with the sum of the gradients as the step (89.6 in the study), so 87.5;
-* 2 bits on a grid: all layers, also the first and the last, on the very grid that collapsed. That starts lower and
-  ends at 88.5 to 88.8 (the study kept 8 bits at both ends), so a gain of 40 and 87.5 are asserted.
+* codebooks of 4 bits lose 0.7 points (0.1 in the study), so the bound is 1.5.
+
+What training reaches is asserted in test_lab02.py, of the notebook, which trains in the same way.
 
 No ratio of times, no order of calibration rules and no effect of saturation is asserted: they belong to a machine.
 """
@@ -18,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -113,21 +113,31 @@ def test_integers_equal_the_exact_simulation_and_not_the_usual_one(chapter, lab,
     assert (integer.argmax(1) == usual.argmax(1)).double().mean() >= 0.95
 
 
-# one epoch
+# training: that the chapter's code does what it says; what all images teach, test_lab02.py asserts of the same training
+# in the notebook
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("bits", "gain", "at_least"), [(4, -0.5, 89.7), (2, 10.0, 87.5)])
-def test_values_of_codebooks_learn(chapter, lab, test_split, bits, gain, at_least):
-    """4 bits: 89.8 to 90.4; 2 bits: 69.0 to 88.5 and more (three seeds)."""
-    before, after = (percent(net, test_split) for net in chapter.tuned_codebooks(lab, bits))
-    assert after >= at_least
-    assert after - before >= gain
+@pytest.fixture
+def few(chapter, monkeypatch):
+    """Ten steps an epoch."""
+    clothes = load("fashion-20k")
+    monkeypatch.setattr(chapter, "load", lambda name: replace(clothes, train=clothes.train[:1280]))
 
 
-@pytest.mark.slow
-def test_training_through_the_rounding_repairs_two_bits_on_the_same_grid(chapter, lab, test_split):
-    """34.6 to 88.5 and more (three seeds), with the scales that collapsed."""
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("bits", [4, 2])
+def test_values_of_codebooks_move_and_their_codes_do_not(chapter, lab, bits):
+    before, after = (prunable(net) for net in chapter.tuned_codebooks(lab, bits))
+    books = prunable(chapter.in_codebooks(lab, load_checkpoint("teacher20"), bits))
+    for name, w in before.items():
+        assert torch.equal(w, books[name]), name
+        pairs = torch.stack([w.flatten(), after[name].flatten()], 1).unique(dim=0)
+        assert len(pairs) == len(w.unique()) <= 2**bits, name
+        assert not torch.equal(pairs[:, 0], pairs[:, 1]), name
+
+
+@pytest.mark.usefixtures("few")
+def test_training_through_the_rounding_stays_on_the_grid_that_collapsed(chapter, lab):
     before, after = chapter.trained_on_grid(lab, 2)
     collapsed = chapter.on_grid(lab, load_checkpoint("teacher20"), 2, "channel")
     for name, w in prunable(load_checkpoint("teacher20")).items():
@@ -136,17 +146,14 @@ def test_training_through_the_rounding_repairs_two_bits_on_the_same_grid(chapter
         trained = prunable(after)[name].flatten(1)
         assert torch.equal(trained, scale * (trained / scale).round()), name
         assert int((trained / scale).round().abs().max()) <= 1, name
-    reached = percent(after, test_split)
-    assert reached >= 87.5
-    assert reached - percent(before, test_split) >= 40
+        assert not torch.equal(prunable(after)[name], prunable(before)[name]), name
 
 
 # the artifact
 
 
-@pytest.mark.slow
-def test_deep_compression_is_a_file_that_decodes(chapter, lab, test_split, dense, tmp_path):
-    """47,031 bytes, 37.3 times smaller, 0.2 points lost."""
+@pytest.mark.usefixtures("few")
+def test_deep_compression_is_a_file_that_decodes(chapter, lab, tmp_path):
     made = chapter.deep_compression(lab, sparsity=0.91, epochs=5, tuning=2, lr=0.08)
     path = tmp_path / "clothes.fourbit"
     path.write_bytes(made.file)
@@ -158,7 +165,6 @@ def test_deep_compression_is_a_file_that_decodes(chapter, lab, test_split, dense
     for name, tensor in made.tuned.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(decoded.state_dict()[name], tensor), name
-    assert dense - percent(decoded, test_split) < 0.5
 
 
 # mixed precision: the stored front and its recipe
