@@ -195,6 +195,9 @@ VIOLATIONS = """window.violations = async (where, options) => {
     return found.flatMap(v => v.nodes.map(n => `${v.id}: ${n.target.flat().join(" ")}: ${n.failureSummary}`));
 }; null"""
 DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# The tabs fade in once the window is wide enough for them, and colors fade into each other: measured after that.
+TABS = "!document.querySelector('.md-tabs[hidden]')"
+SETTLED = "!document.getAnimations().some(animation => animation instanceof CSSTransition)"
 SWITCH = "scheme => document.querySelector(`input[data-md-color-scheme=${scheme}]`).click()"
 SWITCHED = "scheme => document.body.dataset.mdColorScheme === scheme"
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -228,6 +231,7 @@ def visit(browser: Any, server: str, asked: list[str], address: str, axe: str) -
     def switch(scheme: str) -> None:
         page.evaluate(SWITCH, scheme)
         page.wait_for_function(SWITCHED, arg=scheme)
+        page.wait_for_function(SETTLED)
 
     asked.clear()
     page.goto(server + address, wait_until="networkidle")
@@ -245,6 +249,8 @@ def visit(browser: Any, server: str, asked: list[str], address: str, axe: str) -
     look("narrow", "dark")
     page.set_viewport_size(WIDE)
     page.evaluate(DRAWN)
+    page.wait_for_function(TABS)
+    page.wait_for_function(SETTLED)
     faults += page.evaluate(OTHER_RULES, WCAG)
     look("wide", "dark")
     switch("default")
