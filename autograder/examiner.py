@@ -2,27 +2,36 @@
 
 A Fourbit question is examined by data: the hidden inputs go to the student's process, the replies come back as
 bytes, and the judging happens here, outside. A plain nbgrader test cell runs in a process of its own (see
-`autograder.plain`), or where that cannot be in the student's, which its record says. With restore points, what a
-student's cell breaks costs its own question.
+`autograder.plain`), or where that cannot be in the student's, which its record says.
+
+A notebook is run twice at most. The first run forks nothing that it need not. The careful one forks before each cell
+of the student's, so that what it breaks costs its own question, and examines every exercise at its place.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from autograder.causes import answers_of, check_name, explained, limits_hit, title_of
+from autograder.definitions import only_definitions
 from autograder.engine import CellOutcome, Runner
 from autograder.ingest import Ingested, RebuiltCell
 from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain
 from autograder.scoring import Score, in_cell, probe, score_cell
 from autograder.template import NotebookTemplate, TemplateCell
+from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:  # imports torch, which a course of plain test cells does without
     from autograder import exams
     from autograder.plain.court import Court
+
+EXAM_HANDLERS = ("autograder.exams:answer", "autograder.exams:answer_all")
+
+Timed = Callable[[bytes], tuple["exams.Outcome", float]]
 
 # The handler stops a call at the exam's limit and says so; the engine stops a handler that cannot.
 _GRACE = 2.0
@@ -37,6 +46,7 @@ class Examined:
         verdicts: panels of examined questions by position; the grader's own.
         notes: which cells hit a limit, in words, where no question says it.
         outcomes: how each cell ran, by position.
+        whole: whether every exercise could be asked all its questions; if not, a careful run is needed.
     """
 
     questions: tuple[QuestionRecord, ...]
@@ -45,6 +55,7 @@ class Examined:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
     outcomes: Mapping[int, CellOutcome] = field(default_factory=dict)
+    whole: bool = True
 
 
 @dataclass
@@ -53,12 +64,14 @@ class _Run:
 
     runner: Runner
     exam: exams.Pack | None
-    restore_points: bool
+    careful: bool
     court: Court | None = None
+    at_the_end: bool = False
+    whole: bool = True
     outcomes: dict[int, CellOutcome] = field(default_factory=dict)
     outputs: dict[int, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     verdicts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    questions: list[QuestionRecord] = field(default_factory=list)
+    questions: dict[int, QuestionRecord] = field(default_factory=dict)
 
 
 def examine(
@@ -67,7 +80,7 @@ def examine(
     exam: exams.Pack | None,
     prefix: Mapping[int, CellOutcome] | None = None,
     *,
-    restore_points: bool = True,
+    careful: bool = True,
     court: Court | None = None,
 ) -> Examined:
     """Run `ingested` in `runner` and judge it; never raises for what the student wrote.
@@ -76,25 +89,30 @@ def examine(
         exam: the hidden exam of this lab, or None in a course of plain test cells.
         prefix: outcomes of cells that the runner's state already includes, by position in the template.
         court: runs the plain test cells that can leave the student's process; without one, none does.
-        restore_points: whether to fork before each cell of the student's, so that a cell that ends its process leaves
-            the state before it.
+        careful: as the module's text says.
     """
     started = time.monotonic()
-    run = _Run(runner, exam, restore_points, court)
+    run = _Run(runner, exam, careful, court, not careful and exam is not None and only_definitions(ingested.cells))
     place = -1
+    waiting: list[tuple[int, TemplateCell, int]] = []
     for position, cell in enumerate(ingested.cells):
         place += cell.cell is not None
         if prefix and cell.cell is not None and place in prefix:
             run.outcomes[position] = prefix[place]
             run.outputs[position] = prefix[place].outputs
         elif cell.cell is not None and cell.cell.role in ("test", "manual", "task"):
-            run.questions.append(_question(run, ingested, position, cell.cell, place))
+            if run.at_the_end and check_name(cell.cell):
+                waiting.append((position, cell.cell, place))
+            else:
+                run.questions[position] = _question(run, ingested, position, cell.cell, place)
         elif cell.runs:
             _execute(run, position, cell)
-    seconds = time.monotonic() - started
-    return Examined(
-        tuple(run.questions), run.outputs, run.verdicts, seconds, limits_hit(run.outcomes, run.questions), run.outcomes
-    )
+    for position, graded, place in waiting:
+        if run.whole:
+            run.questions[position] = _question(run, ingested, position, graded, place)
+    questions = tuple(question for _, question in sorted(run.questions.items()))
+    seconds, hit = time.monotonic() - started, limits_hit(run.outcomes, questions)
+    return Examined(questions, run.outputs, run.verdicts, seconds, hit, run.outcomes, run.whole)
 
 
 def not_run(template: NotebookTemplate, why: str, status: Status = "missing") -> tuple[QuestionRecord, ...]:
@@ -108,7 +126,7 @@ def not_run(template: NotebookTemplate, why: str, status: Status = "missing") ->
 
 
 def _execute(run: _Run, position: int, cell: RebuiltCell) -> CellOutcome:
-    outcome = run.runner.run_cell(cell.source, checkpoint=run.restore_points and cell.origin != "template")
+    outcome = run.runner.run_cell(cell.source, checkpoint=run.careful and cell.origin != "template")
     run.outcomes[position] = outcome
     run.outputs[position] = outcome.outputs
     return outcome
@@ -135,16 +153,8 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
     assert run.exam is not None
     started = time.monotonic()
     packed = run.exam[exercise]
-    argument = {"entry": packed.entry, "seconds": packed.seconds}
     hit: list[str] = []
-    with run.runner.session("autograder.exams:answer", argument, packed.seconds + _GRACE) as session:
-
-        def timed(payload: bytes) -> tuple[exams.Outcome, float]:
-            reply = session.call(payload)
-            hit.extend([reply.limit] if reply.limit else [])
-            return exams.outcome_of(reply.status, reply.payload), reply.seconds
-
-        outcomes = exams.ask(packed, lambda payload: timed(payload)[0])
+    with _examination(run, packed, hit) as (outcomes, timed):
         verdict = exams.judge(packed, outcomes)
         if packed.race is not None and verdict.points > 0:
             verdict = exams.judge(packed, outcomes, exams.contest(packed, timed))
@@ -168,6 +178,49 @@ def _by_data(run: _Run, notebook: str, position: int, cell: TemplateCell, exerci
     )
 
 
+@contextmanager
+def _examination(
+    run: _Run, packed: exams.PackedExercise, hit: list[str]
+) -> Iterator[tuple[list[exams.Outcome], Timed]]:
+    """The outcomes of all cases of an exercise, and what asks more; `hit` takes the limits that were hit."""
+    from autograder import exams
+
+    if run.at_the_end:
+        replies = iter(_asked(run, packed, [case.inputs() for case in packed.cases])[0])
+        nothing = exams.Outcome("crashed")
+
+        def one(inputs: bytes) -> tuple[exams.Outcome, float]:
+            found, seconds = _asked(run, packed, [inputs])
+            return next(iter(found), nothing), seconds
+
+        yield exams.ask(packed, lambda inputs: next(replies, nothing)), one
+        return
+    argument = {"entry": packed.entry, "seconds": packed.seconds}
+    with run.runner.session(EXAM_HANDLERS[0], argument, packed.seconds + _GRACE) as session:
+
+        def timed(inputs: bytes) -> tuple[exams.Outcome, float]:
+            reply = session.call(inputs)
+            hit.extend([reply.limit] if reply.limit else [])
+            return exams.outcome_of(reply.status, reply.payload), reply.seconds
+
+        yield exams.ask(packed, lambda inputs: timed(inputs)[0]), timed
+
+
+def _asked(run: _Run, packed: exams.PackedExercise, inputs: Sequence[bytes]) -> tuple[list[exams.Outcome], float]:
+    """What the notebook's process itself answers, and the seconds; what it does not answer needs a careful run."""
+    from autograder import exams
+
+    # Of several calls, one may take all its time; who needs more is examined with care.
+    limit = (1 + (len(inputs) > 1)) * packed.seconds + _GRACE
+    reply = run.runner.ask(EXAM_HANDLERS[1], exams.questions(packed, inputs), seconds=limit)
+    try:
+        found = exams.outcomes_of(reply.payload) if reply.status == "ok" else []
+    except FourbitError:
+        found = []
+    run.whole = run.whole and (len(found) == len(inputs) or [one.status for one in found[-1:]] == ["timeout"])
+    return found, reply.seconds
+
+
 def _isolated(run: _Run, notebook: str, position: int, cell: TemplateCell, place: int) -> QuestionRecord:
     """Run a plain test cell in a process that no line of the student's has entered."""
     assert run.court is not None
@@ -185,7 +238,7 @@ def _in_process(run: _Run, notebook: str, position: int, cell: TemplateCell) -> 
     if cell.kind != "code":
         return _record(notebook, position, cell, Score(0.0, "failed", "this test is no code cell"), "not run", 0.0)
     marked = probe(cell.source)
-    outcome = run.runner.run_cell(marked.source, checkpoint=run.restore_points)
+    outcome = run.runner.run_cell(marked.source, checkpoint=run.careful)
     ran = not marked.name or outcome.status not in ("ok", "output limit") or _is_set(run.runner, marked.name)
     score = score_cell(outcome, cell.points, ran=ran, has_value=marked.has_value or not marked.name)
     run.outcomes[position] = outcome

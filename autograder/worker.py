@@ -7,6 +7,7 @@ top of the notebook have already run. It reads no course folder and writes nothi
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import json
 import re
@@ -20,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from autograder.assemble import graded_notebook
 from autograder.causes import check_name
 from autograder.engine import CellOutcome, EngineError, Runner, Zygote
-from autograder.examiner import Examined, examine, not_run
+from autograder.examiner import EXAM_HANDLERS, Examined, examine, not_run
 from autograder.ingest import Ingested, IngestedSubmission, ingest
-from autograder.jail import JailMode, Limits
+from autograder.jail import JailMode, Limits, libc
 from autograder.log import cell_lines
 from autograder.plain.bench import Bench
 from autograder.plain.court import HANDLERS, Court, Trial
@@ -88,6 +89,9 @@ class Slot:
         self._zygotes: dict[str, Zygote] = {}
         self._without_prefix: dict[str, str] = {}
         self.bench = Bench(self.template.files, bundle.limits)
+        libc.keep_freed_memory()
+        gc.collect()
+        gc.freeze()  # the collector would otherwise go through all of torch again and again
 
     def close(self) -> None:
         self.bench.close()
@@ -172,27 +176,27 @@ class Slot:
         plan: Plan,
         trials: dict[int, Trial] | None = None,
     ) -> Examined:
-        """Run the notebook once; one that loses its process is run again from the start, with restore points.
+        """Run the notebook once; where that does not do for all of it, run it again from the start, with care.
 
-        They cost a fork for each cell, which hardly a submission needs.
+        Care costs a fork for each cell and each exercise, which hardly a submission needs.
         """
-        restore_points, lost = False, 0
+        careful, lost = False, 0
         while True:
             with contextlib.ExitStack() as stack:
                 zygote, prefix = self._zygote(template, ingested.prefix_untouched)
                 runner = stack.enter_context(zygote.spawn(self.bundle.limits, submission.files, _SEED))
-                court = self._court(template, plan, runner, restore_points) if plan.isolated else None
-                examined = examine(ingested, runner, self.exam, prefix, restore_points=restore_points, court=court)
+                court = self._court(template, plan, runner, careful) if plan.isolated else None
+                examined = examine(ingested, runner, self.exam, prefix, careful=careful, court=court)
                 if trials is not None and court is not None:
                     trials |= court.trials
-                if runner.alive and (court is None or court.clean.alive):
+                if examined.whole and runner.alive and (court is None or court.clean.alive):
                     return examined
                 if lost < _LOST_ZYGOTES and any(zygote.pid is None for zygote in self._zygotes.values()):
                     lost += 1  # somebody ended a zygote, and this run with it: that says nothing about the work
-                elif restore_points:
+                elif careful:
                     return examined
                 else:
-                    restore_points = True
+                    careful = True
 
     def _court(self, template: NotebookTemplate, plan: Plan, runner: Runner, restore_points: bool) -> Court:
         zygote, prefix = self._zygote(template, True)
@@ -226,7 +230,7 @@ class Slot:
                 preload=self._preload(),
                 prefix=(*warm, *prefix),
                 files=dict(self.template.files),
-                handlers=(*(("autograder.exams:answer",) if self.exam else ()), *HANDLERS),
+                handlers=(*(EXAM_HANDLERS if self.exam else ()), *HANDLERS),
                 mode=self.bundle.mode,
             )
             zygote.start()

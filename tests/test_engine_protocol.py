@@ -87,6 +87,7 @@ def test_a_flood_of_frames_is_not_kept() -> None:
     wire, inner = pair()
     lifeline, inner_lifeline = pair()
     inner_lifeline.close()
+    inner.socket.setblocking(True)
     sender = threading.Thread(target=lambda: inner.socket.sendall(output * 400 + DONE))
     sender.start()
     made = Runner(wire, lifeline, Limits(output_bytes=2**18), JailMode.PLAIN)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ pytest.importorskip("nbgrader")
 
 from autograder.builder import build_lab
 from autograder.course import create_course
+from autograder.engine import Runner
 from autograder.exams import load_lab
 from autograder.grade import ClassResult, grade_assignment
 from autograder.gradebook import read_standings
@@ -41,6 +43,7 @@ def scale(w, bits):
     raise RuntimeError("found " + repr(found))
 """
 LIES = "class L(float):\n    __eq__ = lambda *a: True\ndef scale(w, bits):\n    return L(0)"
+KEEPS = "KEPT = []\n" + "def scale(w, bits):\n    KEPT.append(w)\n    return abs(w).max() / 7"
 PRETENDS = "def check(name):\n    return 2.0\nfrom fourbit.exam import judge\ndef scale(w, bits):\n    return 0.5"
 
 
@@ -75,6 +78,7 @@ def students(root: Path) -> dict[str, dict[str, str]]:
         "lies": right | {"scale": LIES},
         "looks": right | {"scale": LOOK},
         "pretends": right | {"scale": PRETENDS},
+        "keeps": {"scale": KEEPS, "quantize": "print('kept', KEPT)\n" + right["quantize"]},
     }  # fmt: skip
 
 
@@ -123,6 +127,32 @@ def test_nothing_of_the_exam_is_within_the_students_reach(graded: tuple[Path, Cl
     questions = record(graded[1], "looks").questions
     told = " ".join(p.message for p in questions[0].properties)
     assert "found []" in told
+
+
+def test_no_cell_can_show_what_an_earlier_exercise_was_asked(graded: tuple[Path, ClassResult, Executor]) -> None:
+    root, result, _ = graded
+    assert record(result, "keeps").questions[1].status == "passed"
+    text = (root / "course" / "autograded" / "keeps" / "00-mini" / "00-mini.ipynb").read_text()
+    assert "kept []" in text
+
+
+def test_who_is_examined_after_the_last_cell_gets_what_they_would_get_in_place(
+    graded: tuple[Path, ClassResult, Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, result, here = graded
+    asked: list[str] = []
+    in_one_go = Runner.ask
+    monkeypatch.setattr(Runner, "ask", lambda *args, **more: asked.append(args[1]) or in_one_go(*args, **more))
+    shutil.copytree(root / "course", tmp_path / "course")
+    grade_assignment(tmp_path / "course", "00-mini", executor=here, limits=LIMITS, force=True, students=["right"])
+    assert asked
+    asked.clear()
+    monkeypatch.setattr("autograder.examiner.only_definitions", lambda cells: False)
+    again = grade_assignment(tmp_path / "course", "00-mini", executor=here, limits=LIMITS, force=True)
+    assert not asked
+    for before, after in zip(result.records, again.records, strict=True):
+        same = [[replace(question, seconds=0.0) for question in one.questions] for one in (before, after)]
+        assert same[0] == same[1], before.student
 
 
 def test_without_its_exam_a_lab_is_not_graded(

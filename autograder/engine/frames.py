@@ -55,6 +55,9 @@ class Wire:
     max_body: int = MAX_BODY
     _buffer: bytearray = field(default_factory=bytearray)
 
+    def __post_init__(self) -> None:
+        self.socket.setblocking(False)
+
     def fileno(self) -> int:
         return self.socket.fileno()
 
@@ -71,28 +74,22 @@ class Wire:
         head = json.dumps(header).encode()
         if len(head) > MAX_HEADER:
             raise ProtocolError(f"a header of {len(head)} bytes is above the cap")
-        prefix = _PREFIX.pack(len(head), len(body))
-        try:
-            self._set_timeout(deadline)
-            if descriptors:
-                socket.send_fds(self.socket, [prefix], descriptors)
-                self.socket.sendall(head)
-            else:
-                self.socket.sendall(prefix + head)
-            if body:
-                self._set_timeout(deadline)
-                self.socket.sendall(body)
-        except TimeoutError:
-            raise DeadlineError("the peer does not read") from None
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise HungUp(str(error)) from None
+        start = _PREFIX.pack(len(head), len(body)) + head
+        if descriptors:
+            self._write(start[:1], deadline, descriptors)
+            start = start[1:]
+        if len(body) <= _CHUNK:  # in one piece, or the peer wakes up twice
+            self._write(start + body, deadline)
+        else:
+            self._write(start, deadline)
+            self._write(body, deadline)
 
     def receive(self, deadline: float | None = None) -> Frame:
         """Wait for one frame. Raises :class:`DeadlineError`, :class:`HungUp` or :class:`ProtocolError`."""
         while (frame := self._take()) is None:
-            if deadline is not None and not readable(self.socket, deadline):
+            if not readable(self.socket, deadline):
                 raise DeadlineError("no answer in time")
-            self._fill(block=True)
+            self._fill()
         return frame
 
     def receive_ready(self) -> list[Frame]:
@@ -100,9 +97,7 @@ class Wire:
         :class:`ProtocolError`."""
         hung_up = False
         try:
-            self._fill(block=False)
-        except BlockingIOError:
-            pass
+            self._fill()
         except HungUp:
             hung_up = True
         frames = []
@@ -115,6 +110,7 @@ class Wire:
     def receive_with_descriptors(self) -> Frame:
         """As :meth:`receive` for a trusted peer that may pass file descriptors along."""
         while len(self._buffer) < _PREFIX.size:
+            readable(self.socket, None)
             data, descriptors, _, _ = socket.recv_fds(self.socket, _PREFIX.size - len(self._buffer), 8)
             if not data:
                 raise HungUp("the peer closed the connection")
@@ -132,13 +128,23 @@ class Wire:
         with contextlib.suppress(OSError):
             self.socket.close()
 
-    def _set_timeout(self, deadline: float | None) -> None:
-        self.socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+    def _write(self, data: bytes, deadline: float | None, descriptors: tuple[int, ...] = ()) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                sent = socket.send_fds(self.socket, [left], descriptors) if descriptors else self.socket.send(left)
+                left = left[sent:]
+            except BlockingIOError:
+                if not _ready(self.socket, select.POLLOUT, deadline):
+                    raise DeadlineError("the peer does not read") from None
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise HungUp(str(error)) from None
 
-    def _fill(self, *, block: bool) -> None:
-        self.socket.settimeout(None if block else 0.0)
+    def _fill(self) -> None:
         try:
             data = self.socket.recv(_CHUNK)
+        except BlockingIOError:
+            return
         except ConnectionResetError:
             data = b""
         if not data:
@@ -162,12 +168,16 @@ class Wire:
         return Frame(header, content)
 
 
-def readable(channel: socket.socket, deadline: float) -> bool:
-    """Wait until there is something to read (or the end); False when ``deadline`` (``time.monotonic()``) passes
-    first."""
+def readable(channel: socket.socket, deadline: float | None) -> bool:
+    """Wait until there is something to read (or the end); False when ``deadline`` (``time.monotonic()``; None for no
+    deadline) passes first."""
+    return _ready(channel, select.POLLIN, deadline)
+
+
+def _ready(channel: socket.socket, wanted: int, deadline: float | None) -> bool:
     poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    return bool(poll.poll(max(0, (deadline - time.monotonic()) * 1000)))
+    poll.register(channel, wanted)
+    return bool(poll.poll(None if deadline is None else max(0, (deadline - time.monotonic()) * 1000)))
 
 
 def pair() -> tuple[Wire, Wire]:

@@ -271,7 +271,6 @@ def meet(line: Wire, parent: Member | None, deadline: float) -> Member | str:
     reason = "the process did not start in time"
     while time.monotonic() < deadline:
         if readable(line.socket, min(deadline, time.monotonic() + 0.1)):
-            line.socket.settimeout(None)
             data, ancillary, _, _ = line.socket.recvmsg(8, socket.CMSG_SPACE(12))
             if data and ancillary:
                 line.keep(data)

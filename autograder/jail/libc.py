@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -27,6 +28,7 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 38, 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
 _MADV_COLLAPSE, _HUGE_PAGE = 25, 2 * 2**20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 
 # Numbers that differ between the two machine types that Linux courses run on.
@@ -147,6 +149,14 @@ def holds_capability(number: int) -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> number & 1)
     return False
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's allocator keep what is freed: to get a page again and again costs as much as to work on it. Nothing
+    depends on it."""
+    with contextlib.suppress(AttributeError):  # no glibc
+        _libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
+        _libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
 
 
 def use_huge_pages() -> None:
