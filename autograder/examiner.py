@@ -186,7 +186,7 @@ def _examination(
     from autograder import exams
 
     if run.at_the_end:
-        replies = iter(_asked(run, packed, [case.inputs() for case in packed.cases])[0])
+        replies = iter(_asked(run, packed, [case.inputs for case in packed.cases])[0])
         nothing = exams.Outcome("crashed")
 
         def one(inputs: bytes) -> tuple[exams.Outcome, float]:

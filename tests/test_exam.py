@@ -160,11 +160,11 @@ def test_changing_an_input_costs_one_property_and_is_named(quantize):
 
 
 def test_outcomes_from_an_untrusted_process_are_checked(quantize):
-    forged = [b"", b"garbage", answer({}, "quantize", quantize.cases[0].inputs(), 1.0)[:-3]]
+    forged = [b"", b"garbage", answer({}, "quantize", quantize.cases[0].inputs, 1.0)[:-3]]
     for data in forged:
         with pytest.raises(Exception, match=r"bytes|outcome"):
             read_outcome(data)
-    assert read_outcome(answer({}, "quantize", quantize.cases[0].inputs(), 1.0)).status == "missing"
+    assert read_outcome(answer({}, "quantize", quantize.cases[0].inputs, 1.0)).status == "missing"
 
 
 def test_a_time_limit_leaves_no_alarm_behind():

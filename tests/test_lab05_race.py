@@ -166,7 +166,7 @@ def test_where_our_side_does_not_run_nobody_loses_points(lab: Lab, small: Packed
 
 def test_a_race_counts_beside_the_properties(lab: Lab, small: PackedExercise) -> None:
     names = lab.namespace()
-    outcomes = [answering(names)(case.inputs())[0] for case in small.cases]
+    outcomes = [answering(names)(case.inputs)[0] for case in small.cases]
     assert judge(small, outcomes).points == small.points
     lost = contest(small, answering(variant(names, PLAIN + CHEATS["leaves rows out"], "gemv_numba")), ticking(1.0))
     properties = sum(p.weight for p in small.properties)

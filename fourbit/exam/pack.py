@@ -10,7 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,6 +49,7 @@ class PackedCase:
         """Whether the mistake changes an input of this case in place; the empty id asks about the reference."""
         return mistake in self.changed
 
+    @cached_property
     def inputs(self) -> bytes:
         """The inputs as `fourbit.exam.call.answer` takes them; nothing of the expected outcome is among them."""
         return encode({"args": self.args, "kwargs": dict(self.kwargs), "seed": self.seed})
