@@ -18,6 +18,7 @@ from autograder.provisioner.cli import app as kernel_app
 from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:
+    from autograder.builder.write import Written
     from autograder.jail import JailMode, Limits
     from autograder.results import SubmissionRecord
 
@@ -112,16 +113,27 @@ def course(
     labs: Annotated[
         list[str] | None, typer.Argument(metavar="[LAB]...", help="Names or numbers; all labs without.")
     ] = None,
-    course_id: Annotated[str, typer.Option(help="nbgrader's name of the course.")] = "fourbit",
+    course_id: Annotated[
+        str | None,
+        typer.Option(help="nbgrader's name of the course.", show_default='as it was made, "fourbit" for a new one'),
+    ] = None,
 ) -> None:
-    """Make a course folder for nbgrader, formgrader and `fourbit grade`, with the labs that were built."""
+    """Make a course folder for nbgrader, formgrader and `fourbit grade`, with the labs that were built.
+
+    On a course made before, it brings in what was built anew. What you changed there is never overwritten.
+    """
     with grading_tools():
         from autograder.course import create_course
 
         root = find_sources()
         report = create_course(folder, lab_names(root, labs), build=root / "build", course_id=course_id)
         console = Console()
-        console.print(f"{report.path} holds {', '.join(report.labs)}.", soft_wrap=True, markup=False)
+        changed = sum(file.action in ("created", "updated") for file in report.files)
+        text = f"{report.path} holds {', '.join(report.labs)}; {changed or 'no'} files written."
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        for file in report.files:
+            if file.action == "kept":
+                console.print(f"  {_kept(file)}", soft_wrap=True, markup=False, highlight=False)
         console.print(
             f"Put what students hand in under {report.path / 'submitted'}/STUDENT/LAB/ (`fourbit collect` sorts the "
             "downloads of learning management systems), then:",
@@ -281,6 +293,15 @@ def show_class(folder: Path, assignment: str, records: Sequence[SubmissionRecord
     from autograder.reports import publish
 
     publish.show_class(folder, assignment, records, console)
+
+
+def _kept(file: Written) -> str:
+    if file.kept is None:
+        return f"{file.path} stays as you changed it."
+    return (
+        f"{file.kept} stays as you changed it. There is a new version, in {file.path}: put what you want of it into "
+        "yours, then delete it."
+    )
 
 
 def _limits(folder: Path, flags: Sequence[str] | None) -> Limits | None:

@@ -6,6 +6,10 @@
     submitted/            one folder for each student
 
 The hidden exam stays out of source/, or ``nbgrader generate_assignment`` would release it.
+
+A course is brought up to date by hashes of what was written there last. A file that only the instructor changed stays;
+one that only this package changed is replaced. One that both changed is a conflict, and is never overwritten: of the
+settings, which stand alone, the new version is put beside; the files of labs belong together, so none is written.
 """
 
 from __future__ import annotations
@@ -16,11 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 from autograder.builder.write import Writer, Written
 from fourbit.errors import FourbitError
 
 CONFIG, MANIFEST = "nbgrader_config.py", ".fourbit-course.json"
+_COURSE_ID = "course_id"  # in the manifest, beside names of files, none of which is called so
 
 _CONFIG = Template('''\
 """Settings of nbgrader, formgrader and `fourbit grade` for this course folder. Yours to change."""
@@ -51,8 +57,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
 
 # Seconds for one cell. nbgrader's 30 end a slow but correct cell, and the next one then fails with a NameError.
+# To nbgrader a check with all its cases is one cell. `fourbit grade` asks its questions from outside, so its cells hold
+# students' code alone: there a loop that never ends is stopped sooner.
 c.Execute.timeout = $timeout
+c.FourbitGrade.cell_seconds = $cell_seconds
 ''')
+
+_Stand = Literal["ours", "theirs", "both", "foreign"]
 
 
 class CourseError(FourbitError):
@@ -61,7 +72,12 @@ class CourseError(FourbitError):
 
 @dataclass(frozen=True)
 class CourseReport:
-    """A course folder and what became of each of its files."""
+    """A course folder and what became of each of its files.
+
+    Attributes:
+        files: with action "kept", a file that the instructor changed and that stays; where this package changed it too,
+            `kept` names it and `path` is the new version beside it.
+    """
 
     path: Path
     labs: tuple[str, ...]
@@ -69,7 +85,13 @@ class CourseReport:
 
 
 def create_course(
-    path: Path, labs: Sequence[str], *, build: Path = Path("build"), course_id: str = "fourbit", timeout: int = 120
+    path: Path,
+    labs: Sequence[str],
+    *,
+    build: Path = Path("build"),
+    course_id: str | None = None,
+    timeout: int = 120,
+    cell_seconds: int = 60,
 ) -> CourseReport:
     """Make `path` a course folder with the named labs, or bring the labs of one made before up to date.
 
@@ -77,30 +99,56 @@ def create_course(
         path: the course folder; made where it does not exist.
         labs: names of labs that were built.
         build: where they were built; it holds source/ and exams/.
-        course_id: nbgrader's name of the course.
-        timeout: seconds that stock nbgrader gives one cell.
+        course_id: nbgrader's name of the course; None = the one that it was made with, "fourbit" for a new one.
+        timeout: seconds that stock nbgrader gives one cell; `cell_seconds`: those that `fourbit grade` gives it.
 
     Raises:
-        CourseError: when a lab was not built, or when a file of the course differs both from what would be written and
-            from what this function wrote there before: it is somebody's, and nothing at all is written then.
+        CourseError: when a lab was not built, when a file that would be written is there and this function never wrote
+            it, or when a file of a lab was changed both there and in the build. Nothing at all is written then.
     """
-    files = {CONFIG: _CONFIG.substitute(course_id=repr(course_id), timeout=int(timeout)).encode()}
+    before = _read_manifest(path / MANIFEST)
+    course_id = course_id or before.get(_COURSE_ID, "fourbit")
+    settings = {"course_id": repr(course_id), "timeout": int(timeout), "cell_seconds": int(cell_seconds)}
+    files = {CONFIG: _CONFIG.substitute(settings).encode()}
     for lab in labs:
         for step in ("source", "exams"):
             files |= _built_files(build / step / lab, Path(step) / lab)
-    written_before = _read_manifest(path / MANIFEST)
-    theirs = [name for name, data in files.items() if _is_theirs(path / name, data, written_before.get(name))]
-    if theirs:
-        raise CourseError(
-            f"{path} holds files that were changed since, or that come from elsewhere: {', '.join(sorted(theirs))}. "
-            "Nothing was written. Move them away, or make the course in another folder."
-        )
+    stands = {name: _stand(path / name, data, before.get(name)) for name, data in files.items()}
+    _refuse(path, build, stands)
     writer = Writer(path)
     (path / "submitted").mkdir(parents=True, exist_ok=True)
-    report = tuple(writer.file(path / name, data) for name, data in files.items())
-    manifest = written_before | {name: _sha256(data) for name, data in files.items()}
+    report = tuple(_write(writer, path / name, data, stands[name]) for name, data in files.items())
+    manifest = before | {name: _sha256(data) for name, data in files.items()} | {_COURSE_ID: course_id}
     writer.file(path / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
     return CourseReport(path, tuple(labs), report)
+
+
+def _refuse(path: Path, build: Path, stands: dict[str, _Stand]) -> None:
+    """Raise when files are in the way that may not be overwritten."""
+    foreign = sorted(name for name, stand in stands.items() if stand == "foreign")
+    if foreign:
+        raise CourseError(
+            f"{path} holds files that come from elsewhere: {', '.join(foreign)}. "
+            "Nothing was written. Move them away, or make the course in another folder."
+        )
+    both = sorted(name for name, stand in stands.items() if stand == "both" and name != CONFIG)
+    if both:
+        raise CourseError(
+            f"{path} holds files of labs that you changed and that the build changed too: {', '.join(both)}. "
+            f"Yours are kept and nothing was written; the new ones are in {build}. Move yours out of the course (a "
+            "copy in source/ would be handed out), run the same command, and put your changes into the new files."
+        )
+
+
+def _write(writer: Writer, path: Path, data: bytes, stand: _Stand) -> Written:
+    if stand == "theirs":
+        return Written(path, "kept")
+    if stand == "ours":
+        return writer.file(path, data)
+    new, number = path.with_name(f"{path.name}.new"), 2
+    while new.exists() and (not new.is_file() or new.read_bytes() != data):
+        new, number = path.with_name(f"{path.name}.new-{number}"), number + 1
+    return Written(writer.file(new, data).path, "kept", path)
 
 
 def _built_files(folder: Path, into: Path) -> dict[str, bytes]:
@@ -117,13 +165,16 @@ def _is_leftover(file: Path) -> bool:
     return hidden or any(suffix.startswith(".new") for suffix in file.suffixes)
 
 
-def _is_theirs(path: Path, data: bytes, written: str | None) -> bool:
+def _stand(path: Path, data: bytes, written: str | None) -> _Stand:
+    """Whose change is at `path`, where `data` is to go and where bytes with the hash `written` were put last."""
     if not path.exists() and not path.is_symlink():
-        return False
-    if not path.is_file():
-        return True
-    there = path.read_bytes()
-    return there != data and _sha256(there) != written
+        return "ours"
+    there = path.read_bytes() if path.is_file() else None
+    if there is not None and (there == data or _sha256(there) == written):
+        return "ours"
+    if written is None:
+        return "foreign"
+    return "theirs" if _sha256(data) == written else "both"
 
 
 def _read_manifest(path: Path) -> dict[str, str]:

@@ -8,13 +8,16 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+import typer
 from torch import nn
+from typer.testing import CliRunner
 
 from autograder import exams
 from autograder.builder import ExamSeed, build_all, build_lab, find_seed, lab_names
 from autograder.builder.pack import pack_files, same_pack
 from autograder.builder.source import SourceError
 from autograder.builder.write import WriteError, Writer, is_edited
+from autograder.cli import register
 from autograder.course import CourseError, create_course
 from autograder.exams import coincide
 from fourbit.codec import encode
@@ -327,15 +330,115 @@ def test_a_course_is_made_once_and_brought_up_to_date(built, tmp_path):
     assert updated == [f"{LAB}.ipynb"]
 
 
-def test_a_course_keeps_what_an_instructor_changed(built, tmp_path):
+def repaired(built, file, old, new):
+    """Change a file of the lab as its authors would, and build it."""
+    path = built / "solutions" / LAB / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    build_lab(LAB, built)
+    return built / "build"
+
+
+def test_settings_that_an_instructor_changed_let_a_repaired_exam_in(built, tmp_path):
     course = tmp_path / "course"
     create_course(course, [LAB], build=built / "build")
     config = course / "nbgrader_config.py"
-    config.write_text(config.read_text() + "c.Execute.timeout = 7\n")
+    mine = config.read_bytes() + b"c.Execute.timeout = 7\n"
+    config.write_bytes(mine)
+    build = repaired(built, "exam.py", "seed + visible", "seed + 2 * visible")
+    for action in ("updated", "unchanged"):
+        report = create_course(course, [LAB], build=build)
+        actions = {file.path.relative_to(course).as_posix(): file.action for file in report.files}
+        assert actions["nbgrader_config.py"] == "kept"
+        assert actions[f"source/{LAB}/exam/pack.safetensors"] == action
+        assert config.read_bytes() == mine
+        for file in (f"exams/{LAB}/pack.safetensors", f"exams/{LAB}/properties.py", f"source/{LAB}/{LAB}.ipynb"):
+            assert (course / file).read_bytes() == (build / file).read_bytes()
+    assert not list(course.rglob("*.new*"))
+
+
+def test_new_settings_are_put_beside_those_that_an_instructor_changed(built, tmp_path):
+    course, build = tmp_path / "course", built / "build"
+    create_course(course, [LAB], build=build)
+    config = course / "nbgrader_config.py"
+    mine = config.read_bytes() + b"c.ClearSolutions.code_stub = {}\n"
+    config.write_bytes(mine)
+    (course / "nbgrader_config.py.new").write_text("somebody's")
+    build = repaired(built, "exam.py", "seed + visible", "seed + 2 * visible")
+    report = create_course(course, [LAB], build=build, timeout=77)
+    (kept,) = [file for file in report.files if file.action == "kept"]
+    assert (kept.kept, kept.path) == (config, course / "nbgrader_config.py.new-2")
+    assert "c.Execute.timeout = 77" in kept.path.read_text()
+    assert config.read_bytes() == mine
+    assert (course / "nbgrader_config.py.new").read_text() == "somebody's"
+    pack = f"exams/{LAB}/pack.safetensors"
+    assert (course / pack).read_bytes() == (build / pack).read_bytes()
+    # It is told once: what was offered counts as known, whether it was taken over or not.
+    again = create_course(course, [LAB], build=build, timeout=77)
+    assert [file.path for file in again.files if file.action == "kept"] == [config]
+
+
+def test_a_file_of_a_lab_that_both_changed_is_a_conflict_and_can_be_settled(built, tmp_path):
+    course, build = tmp_path / "course", built / "build"
+    create_course(course, [LAB], build=build)
+    notebook = course / "source" / LAB / f"{LAB}.ipynb"
+    edit(notebook, EDITS["an answer"])
+    mine = notebook.read_bytes()
+    assert create_course(course, [LAB], build=build)
+    assert notebook.read_bytes() == mine
+    repaired(built, "exam.py", "seed + visible", "seed + 2 * visible")
+    repaired(built, f"{LAB}.py", "holds the multiples", "consists of the multiples")
     before = files_under(course)
-    with pytest.raises(CourseError, match=r"were changed since.*nbgrader_config\.py"):
-        create_course(course, [LAB], build=built / "build", timeout=60)
+    with pytest.raises(CourseError, match=rf"the build changed too: source/{LAB}/{LAB}\.ipynb\..*nothing was written"):
+        create_course(course, [LAB], build=build)
     assert files_under(course) == before
+    notebook.rename(tmp_path / "mine.ipynb")
+    create_course(course, [LAB], build=build)
+    assert notebook.read_bytes() == (build / f"source/{LAB}/{LAB}.ipynb").read_bytes()
+    shutil.copy(tmp_path / "mine.ipynb", notebook)
+    create_course(course, [LAB], build=build)
+    assert notebook.read_bytes() == mine
+
+
+def test_a_course_keeps_its_name_when_it_is_brought_up_to_date(built, tmp_path):
+    course = tmp_path / "course"
+    create_course(course, [LAB], build=built / "build", course_id="cs101")
+    report = create_course(course, [LAB], build=built / "build")
+    assert {file.action for file in report.files} == {"unchanged"}
+    assert "course_id = 'cs101'" in (course / "nbgrader_config.py").read_text()
+
+
+def test_a_loop_in_a_lab_costs_what_it_costs_in_any_course(built, tmp_path):
+    pytest.importorskip("nbgrader")
+    from autograder.jail import Limits
+    from autograder.nbgrader_course import open_course
+    from autograder.settings import settings_of
+
+    create_course(tmp_path, [LAB], build=built / "build")
+    course = open_course(tmp_path)
+    assert course.config["Execute"]["timeout"] > Limits().cell_seconds
+    assert settings_of(course).limits == Limits()
+
+
+def test_the_command_says_what_was_kept(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(built)
+    app = typer.Typer()
+    register(app)
+    course, build = tmp_path / "course", built / "build"
+    config = course / "nbgrader_config.py"
+
+    def said():
+        done = CliRunner().invoke(app, ["course", str(course), LAB])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert f"{course} holds {LAB}; 6 files written." in said()
+    config.write_text(config.read_text() + "# mine\n")
+    assert f"no files written.\n  {config} stays as you changed it.\n" in said()
+    mine = config.read_bytes()
+    create_course(course, [LAB], build=build, timeout=77)
+    assert config.read_bytes() == mine
+    assert f"{config} stays as you changed it. There is a new version, in {config}.new-2: put what you want" in said()
 
 
 def test_a_foreign_folder_is_not_taken_over(built, tmp_path):
