@@ -1,7 +1,8 @@
 """A large class in one go: memory of the coordinator as it goes, and the seconds until formgrader shows the result.
 
 Part of benchmarks/grading.py (`--class N`). formgrader runs in a real Jupyter server, opened by Chromium; a table is
-shown when its script has put in the last row.
+answered when the browser has its rows from the server, where the gradebook's indexes count, and shown when its script
+has put in the last row, which is nbgrader's own work in the browser.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from benchmarks.grading_meter import Run
 Measured = Callable[[str, list[str], Path, str, int], Run]
 TOKEN = "benchmark"
 VISITS = 3
+ANSWERED = """() => performance.getEntriesByType("resource")
+    .filter(entry => entry.name.includes("/formgrader/api/")).map(entry => entry.responseEnd / 1000)[0]"""
 SHOWN = "rows => window.models && models.loaded && document.querySelectorAll('#main-table tr').length >= rows"
 # The table of submissions first: it is what an instructor opens after grading.
 PAGES = {
@@ -66,7 +69,7 @@ def grade_large_class(students: int, measured: Measured, say: Callable[[str], No
 
 
 def page_seconds(course: Path, students: int) -> dict[str, Any]:
-    """Return for each page of formgrader: seconds until its table is shown, in each visit, and its number of rows."""
+    """Return for each page of formgrader, by visit: seconds until its table is answered and shown; and its rows."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -82,13 +85,16 @@ def page_seconds(course: Path, students: int) -> dict[str, Any]:
         page.goto(f"{address}login?token={TOKEN}")
         for name, path in PAGES.items():
             rows = students if _ROWS.get(name) else 1
-            seconds = []
+            seconds, answered = [], []
             for _ in range(VISITS):
                 start = time.perf_counter()
                 page.goto(f"{address}formgrader/{path}", wait_until="commit")
                 page.wait_for_function(SHOWN, arg=rows, polling=50)
                 seconds.append(time.perf_counter() - start)
-            found[name] = {"seconds": seconds, "rows": page.locator("#main-table tr").count()}
+                answered.append(page.evaluate(ANSWERED))
+            found[name] = {
+                "seconds": seconds, "answered": answered, "rows": page.locator("#main-table tr").count()
+            }  # fmt: skip
         browser.close()
     return found
 
