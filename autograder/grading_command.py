@@ -93,18 +93,30 @@ def _all_of(shown: Listener, lines: JsonLines | None, seen: list[Progress]) -> L
     return settled
 
 
+def summary(result: ClassResult) -> str:
+    """A line about a run: counts that add up to the class, and where something was run, how and how fast."""
+    with_grade = {record.student for record in result.records if record.outcome == "graded"}
+    now, before = with_grade.intersection(result.graded), with_grade.intersection(result.unchanged)
+    retimed = len(before.intersection(result.retimed))
+    other = f" ({retimed} with another time or late penalty)" if retimed else ""
+    counts = (
+        (len(now), "graded"),
+        (len(before), f"as before{other}"),
+        (len(result.records) - len(with_grade), "without a grade"),
+    )
+    said = [", ".join(f"{count} {what}" for count, what in counts if count)]
+    if result.graded:
+        said.append(f"{result.jobs} at a time, isolation: {result.jail}")
+    rate = f", {len(result.graded) * 60 / result.seconds:.0f} a minute" if result.graded and result.seconds else ""
+    return "; ".join((*said, f"{result.seconds:.1f} s{rate}"))
+
+
 def _tell(result: ClassResult, logs: Path, console: Console) -> None:
     """Say what was run, what changed by it, and where the logs are."""
     table = changes_table(result.changes)
     if table is not None:
         console.print(table)
-    parts = [f"{len(result.graded)} graded", f"{len(result.unchanged)} as before"]
-    parts += [f"{len(result.retimed)} with another time or late penalty"] if result.retimed else []
-    failed = sum(record.outcome != "graded" for record in result.records)
-    parts += [f"{failed} without a grade"] if failed else []
-    rate = len(result.graded) * 60 / result.seconds if result.seconds else 0.0
-    where = f"{result.jobs} at a time, isolation: {result.jail}; {result.seconds:.1f} s, {rate:.0f} a minute"
-    console.print(f"{', '.join(parts)}; {where}", soft_wrap=True, highlight=False, markup=False)
+    console.print(summary(result), soft_wrap=True, highlight=False, markup=False)
     console.print(f"{'Logs':<10} {logs}{os.sep}STUDENT.log", soft_wrap=True, highlight=False, markup=False)
 
 
