@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -12,8 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from autograder.collect.command import run
 from autograder.collect.layouts import read_name
+from autograder.collect.options import Options
 from autograder.collect.receipts import append_receipts, read_receipts, receipts_path, received
 from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse, open_course
@@ -529,3 +534,24 @@ def test_receipts_survive_a_torn_line_and_strange_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["ps1.ipynb", "1_2_3.ipynb", "Ben_1_2_x.ipynb", "ben_attempt_1_x.ipynb", "a+b+c"])
 def test_ordinary_names_are_not_taken_for_a_system_s(name: str) -> None:
     assert read_name(name, "ps1", UTC) == ()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_what_was_taken_reads_well_in_a_terminal(plain: Course, tmp_path: Path, width: int) -> None:
+    def said(*names: str) -> list[str]:
+        (tmp_path / "x").mkdir(exist_ok=True)
+        places = [zipped(tmp_path / "x" / archive, {file: work}) for archive, file in (n.split(": ") for n in names)]
+        console = Console(width=width, file=io.StringIO(), color_system=None)
+        run(plain[0].root, "ps1", places, Options(new_students=True), console)
+        return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+    work = notebook(plain[1])
+    title, _, _, *lines = said("submissions.zip: amara.ipynb")
+    assert title == "ps1: taken from submissions.zip, told by id as written"
+    assert re.fullmatch(r"amara +amara\.ipynb +unknown +yes", lines[0])
+    assert lines[1] == "1 student, 1 attempt (1 new), 0 left."
+    # Of two archives each line names its own.
+    title, _, _, *lines = said("submissions.zip: greta.ipynb", "late.zip: kofi.ipynb")
+    assert title == "ps1: taken, told by id as written"
+    assert re.fullmatch(r"greta +submissions\.zip: greta\.ipynb +unknown +yes", lines[0])
+    assert re.fullmatch(r"kofi +late\.zip: kofi\.ipynb +unknown +yes", lines[1])

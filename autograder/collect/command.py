@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from autograder.collect.collector import collect
 from autograder.collect.options import Options
@@ -34,24 +35,49 @@ def run(course: Path, assignment: str, places: Sequence[Path], options: Options,
 
 
 def taken_table(found: Collected) -> Table:
-    """Return the table of what was taken for whom."""
+    """Return the table of what was taken for whom; what holds for all of it stands in the title."""
     verb = "would be taken" if found.dry_run else "taken"
-    table = Table(title=f"{found.assignment}: {verb}", title_justify="left", show_lines=False)
-    for head in ("Student", "From", "Told by", "Handed in (UTC)", "Counts", "Files", "Notes"):
-        table.add_column(head, justify="right" if head == "Files" else "left", overflow="fold")
+    archive = _only_archive([taken.origin for taken in found.taken])
+    title = f"{found.assignment}: {verb}" + (f" from {archive}" if archive else "")
+    told = sorted({taken.how for taken in found.taken})
+    title += f", told by {told[0]}" if len(told) == 1 else ""
+    table = _table(title)
+    table.add_column("Student", overflow="fold", max_width=20)
+    table.add_column("From", overflow="fold", ratio=1)
+    table.add_column("Handed in (UTC)", overflow="fold", max_width=19)
+    table.add_column("Counts", overflow="fold", max_width=6)
+    if len(told) > 1:
+        table.add_column("Told by", overflow="fold", max_width=10)
     for taken in found.taken:
-        cells = (taken.student, taken.origin, taken.how, _time(taken), _verdict(taken), str(taken.files), _notes(taken))
-        table.add_row(*(escape(shown_all(cell)) for cell in cells))
+        origin = Text(shown_all(taken.origin.removeprefix(f"{archive}: ")))
+        for note in _notes(taken):
+            origin.append(f"\n{shown_all(note)}", style="yellow")
+        cells = (_time(taken), _verdict(taken), *((taken.how,) if len(told) > 1 else ()))
+        table.add_row(Text(shown_all(taken.student)), origin, *(Text(shown_all(cell)) for cell in cells))
     return table
+
+
+def _table(title: str) -> Table:
+    """Return a table without lines between columns, so that names of files have the room."""
+    return Table(
+        title=Text(shown_all(title)), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False,
+        padding=(0, 1, 0, 0), header_style="bold", expand=True,
+    )  # fmt: skip
+
+
+def _only_archive(origins: Sequence[str]) -> str:
+    """Return the archive that all files come from, or "" where they come from several or lie in folders."""
+    archives = {origin.partition(": ")[0] if ": " in origin else "" for origin in origins}
+    return archives.pop() if len(archives) == 1 else ""
 
 
 def left_table(found: Collected) -> Table:
     """Return the table of what was not taken, and why."""
-    table = Table(title=f"{found.assignment}: left", title_justify="left")
-    for head in ("What", "Why, and what to do"):
-        table.add_column(head, overflow="fold")
+    table = _table(f"{found.assignment}: left")
+    table.add_column("What", overflow="fold", ratio=2)
+    table.add_column("Why, and what to do", overflow="fold", ratio=3)
     for left in found.left:
-        table.add_row(escape(shown_all(left.origin)), escape(shown_all(left.reason)))
+        table.add_row(Text(shown_all(left.origin)), Text(shown_all(left.reason)))
     return table
 
 
@@ -64,8 +90,7 @@ def _time(taken: Taken) -> str:
     when = taken.receipt.when
     if when is not None:
         return f"{when:%Y-%m-%d %H:%M:%S}"
-    said = {True: ", late by its name", False: ", on time by its name", None: ""}[taken.receipt.late]
-    return f"unknown{said}"
+    return {True: "late by its name", False: "on time by its name", None: "unknown"}[taken.receipt.late]
 
 
 def _verdict(taken: Taken) -> str:
@@ -75,17 +100,18 @@ def _verdict(taken: Taken) -> str:
     return f"kept, {late}" if late else "kept"
 
 
-def _notes(taken: Taken) -> str:
-    notes = list(taken.notes)
+def _notes(taken: Taken) -> list[str]:
+    notes = ([f"{taken.files} files"] if taken.files > 1 else []) + list(taken.notes)
     if not taken.new:
         notes.insert(0, f"the files of attempt {taken.receipt.attempt}, kept before")
-    return "\n".join(notes)
+    return notes
 
 
 def _summary(found: Collected) -> list[str]:
     students = {taken.student for taken in found.taken}
     new = sum(taken.new for taken in found.taken)
-    lines = [f"{len(students)} students, {len(found.taken)} attempts ({new} new), {len(found.left)} left."]
+    attempts = _counted(len(found.taken), "attempt")
+    lines = [f"{_counted(len(students), 'student')}, {attempts} ({new} new), {len(found.left)} left."]
     unknown = sum(taken.counts and taken.receipt.when is None for taken in found.taken)
     if unknown:
         lines.append(
@@ -93,9 +119,13 @@ def _summary(found: Collected) -> list[str]:
         )
     if found.missing:
         listed = ", ".join(found.missing[:10]) + (", ..." if len(found.missing) > 10 else "")
-        lines.append(f"Nothing from {len(found.missing)} students who are listed: {listed}")
+        lines.append(f"Nothing from {_counted(len(found.missing), 'listed student')}: {listed}")
     if found.dry_run:
         lines.append("Nothing was written. Without --dry-run it is.")
     elif students:
         lines.append(f"Next: fourbit grade {found.assignment} --course {found.course}")
     return lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

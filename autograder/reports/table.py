@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -14,6 +15,8 @@ from autograder.reports.wide import number
 from autograder.results import plain
 
 _MOST = 200
+_MOST_MISTAKES = 4
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _ORDER = ("tampered", "crashed", "out of memory", "timeout", "error", "failed", "partly", "missing")
 _STYLES = {"passed": "green", "partly": "yellow", "manual": "blue", "missing": "dim"}
 
@@ -32,7 +35,7 @@ def class_table(rows: Sequence[Row], title: str = "") -> Table:
     for row in shown:
         points = Text(f"{number(row.score)} / {number(row.max_score)}" if row.record.questions else "-")
         mistakes = list(dict.fromkeys(q.mistake.name for q in row.record.questions if q.mistake))
-        table.add_row(Text(plain(row.student, 60)), points, _happened(row), Text(", ".join(mistakes)))
+        table.add_row(Text(plain(row.student, 60)), points, _happened(row), Text(_few(mistakes)))
     if rest:
         table.add_row(
             Text("..."), Text(""), Text(f"{rest} more, in grades.csv and in the report", style="dim"), Text("")
@@ -49,18 +52,25 @@ def _worth_showing(rows: Sequence[Row]) -> tuple[Sequence[Row], int]:
 
 
 def mistakes_table(rows: Sequence[Row], most: int = 10) -> Table | None:
-    """Return the named mistakes made most often, or None when none was named."""
+    """Return the named mistakes made most often, each with the first sentence of why it is one; None for none."""
     found = common_mistakes(row.record for row in rows)[:most]
     if not found:
         return None
     table = Table(title=Text("Most common mistakes"), title_justify="left", header_style="bold", pad_edge=False)
     table.add_column("Students", justify="right")
     table.add_column("Question", no_wrap=True)
-    table.add_column("Mistake", overflow="fold", ratio=1)
-    table.add_column("Why", overflow="fold", ratio=2)
+    table.add_column("Mistake, and why it is one", overflow="fold", ratio=1)
     for question, name, why, count in found:
-        table.add_row(Text(str(count)), Text(question), Text(name), Text(why, style="dim"))
+        first = _BETWEEN_SENTENCES.split(why, maxsplit=1)[0]
+        table.add_row(Text(str(count)), Text(question), Text.assemble(name, "\n", (first, "dim")))
     return table
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return names in words, of many the first and how many more there are."""
+    if len(names) <= _MOST_MISTAKES:
+        return ", ".join(names)
+    return ", ".join(names[: _MOST_MISTAKES - 1]) + f" and {len(names) - _MOST_MISTAKES + 1} more"
 
 
 def _happened(row: Row) -> Text:
