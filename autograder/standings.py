@@ -24,6 +24,11 @@ class Standing:
     needs_manual_grade: bool = False
     comment: str = ""
 
+    @property
+    def waits(self) -> bool:
+        """Whether `score` says nothing yet: a person has to give points and has not."""
+        return self.needs_manual_grade and self.manual_score is None
+
 
 @dataclass(frozen=True)
 class StudentStanding:

@@ -119,6 +119,28 @@ def test_feedback_for_moodle_is_html() -> None:
     assert _feedback(class_()[1]).startswith("a: 0 / 4 (a &lt; b &amp; c); b: 1 / 4")
 
 
+def test_feedback_for_moodle_says_that_an_answer_waits_until_it_is_graded(tmp_path: Path) -> None:
+    def comments(data: bytes, by_hand: float | None) -> tuple[bytes, list[str], str]:
+        ada = {"a": 4.0, "b": 0.0, "c": None}
+        row = made_row("ada", ada, by_hand=by_hand, email="ada@uni.example", mistakes={"b": "b < c"}, penalty=1.0)
+        bob = made_row("bob", ada, by_hand=by_hand, email="bob@uni.example")
+        made = moodle_worksheet(read_sheet(written(tmp_path, data)), [row, bob])
+        table = list(csv.reader(io.StringIO(made.data.decode()), delimiter=";"))
+        return made.data, [line[10] for line in table[1:]], "\n".join(made.notes)
+
+    data, said, _ = comments(WORKSHEET, None)
+    assert said[0] == "a: 4 / 4; b: 0 / 4 (b &lt; c); c: ? / 4, waits for grading; late: -1"
+    assert said[1] == "already said"
+    # Moodle gives our comment out again. Only where a person has written something, it stays.
+    data, said, told = comments(data, 0.0)
+    assert said[:2] == ["a: 4 / 4; b: 0 / 4 (b &lt; c); c: 0 / 4; late: -1", "already said"]
+    assert "ada: has" not in told
+    assert "bob: has a feedback comment already" in told
+    _, said, told = comments(data.replace(b"c: 0 / 4", b"c: 0 / 4, see me"), 2.0)
+    assert "c: 0 / 4, see me" in said[0]
+    assert "ada: has a feedback comment already" in told
+
+
 def test_moodle_import_leaves_out_what_was_not_graded() -> None:
     text, notes = moodle(class_())
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -135,6 +157,7 @@ def test_long_table_has_a_row_per_question_and_no_formula() -> None:
     assert len(rows) == 13
     assert rows[2] | {"message": ""} == rows[2]
     assert (rows[2]["student_id"], rows[2]["question"], rows[2]["points"], rows[2]["by_hand"]) == ("ada", "c", "3", "3")
+    assert (rows[5]["student_id"], rows[5]["points"], rows[5]["waits_for_a_human"]) == ("bob", "", "1")
     for value in rows[-1].values():
         assert not value.startswith(("=", "+", "-", "@"))
     text, _ = moodle([evil])

@@ -244,6 +244,27 @@ def test_common_mistakes_are_counted_per_student() -> None:
     assert mistakes_table([]) is None
 
 
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_common_mistakes_take_two_lines_each_and_say_why_in_a_sentence(width: int) -> None:
+    made = row("a")
+    mistake = MistakeRecord("m", "a mistake", "Half the codes are 0.5 or less, e.g. -1. The rest is in the report.", "")
+    (first, *_) = made.record.questions
+    named = replace(made.record, questions=tuple(replace(first, name=f"q{i}", mistake=mistake) for i in range(8)))
+    lines = printed(mistakes_table([replace(made, record=named)]), width).splitlines()
+    assert len(lines) == 1 + 3 + 8 * 2 + 1
+    assert sum("Half the codes are 0.5 or less, e.g. -1." in line for line in lines) == 8
+    assert not any("The rest" in line for line in lines)
+
+
+def test_of_many_mistakes_of_a_student_the_table_names_some_and_counts_the_rest() -> None:
+    made = row("a")
+    (first, *_) = made.record.questions
+    mistakes = [MistakeRecord(f"m{i}", f"mistake {i}", "Why.", "") for i in range(6)]
+    questions = tuple(replace(first, name=f"q{i}", mistake=mistake) for i, mistake in enumerate(mistakes))
+    text = printed(class_table([replace(made, record=replace(made.record, questions=questions))]), 160)
+    assert "mistake 0, mistake 1, mistake 2 and 3 more" in text
+
+
 def test_csv_is_wide_quoted_and_no_spreadsheet_runs_it(tmp_path: Path) -> None:
     names = ("=cmd|' /C calc'!A0", "+1", "-2", "@x", "a, b", 'say "hi"', "\t=1", " =1", "plain")
     rows = [row(name) for name in names]
@@ -257,6 +278,16 @@ def test_csv_is_wide_quoted_and_no_spreadsheet_runs_it(tmp_path: Path) -> None:
     assert found[0]["score"] == "3.25"
     assert found[0]["late_penalty"] == "0.5"
     assert found[0]["last_name"] == "King"
+
+
+def test_an_answer_that_waits_for_a_person_has_no_points_in_the_csv(tmp_path: Path) -> None:
+    made = row()
+    assert made.standing is not None
+    waiting = {**made.standing.questions, ("lab", "why"): Standing(0.0, 2.0, needs_manual_grade=True)}
+    rows = [replace(made, standing=replace(made.standing, questions=waiting)), replace(made, standing=None)]
+    write_csv(tmp_path / "grades.csv", rows)
+    found = list(csv.DictReader(io.StringIO((tmp_path / "grades.csv").read_text())))
+    assert [(r["mask"], r["loop"], r["why"], r["waiting_for_a_human"]) for r in found] == [("1.5", "0", "", "1")] * 2
 
 
 def test_plain_text_has_no_escapes() -> None:

@@ -14,7 +14,7 @@ from autograder.exports.people import Matched, match
 from autograder.exports.sheet import Sheet
 from autograder.reports.rows import Row
 from autograder.reports.wide import number
-from autograder.results import GradingError
+from autograder.results import GradingError, QuestionRecord
 
 _CANVAS_IDS = ("ID", "SIS User ID", "SIS Login ID", "Integration ID")
 _MOODLE_IDS = ("ID number", "Email address", "Username", "Identifier")
@@ -65,7 +65,8 @@ def canvas(sheet: Sheet, rows: Sequence[Row], assignment: str, column: str = "")
 def moodle_worksheet(sheet: Sheet, rows: Sequence[Row]) -> Filled:
     """Fill grades and feedback into the offline grading worksheet that was downloaded from a Moodle assignment.
 
-    A comment that is there already stays, and so does a grade that Moodle says cannot be changed.
+    A comment that is there already stays, unless it is ours from a time when more answers waited for a person. A grade
+    stays that Moodle says cannot be changed.
 
     Raises:
         GradingError: when the file is no such worksheet.
@@ -93,7 +94,7 @@ def moodle_worksheet(sheet: Sheet, rows: Sequence[Row]) -> Filled:
             continue
         sheet.put(line, grade, _local(sheet, line, number(row.score)))
         filled += 1
-        if comment is not None and not sheet.value(line, comment).strip():
+        if comment is not None and _is_ours(sheet.value(line, comment), row):
             sheet.put(line, comment, _feedback(row))
         elif comment is not None and sheet.value(line, comment) != _feedback(row):
             notes.append(f"{row.student}: has a feedback comment already; it stays")
@@ -154,11 +155,28 @@ def _local(sheet: Sheet, line: int, points: str) -> str:
 
 def _feedback(row: Row) -> str:
     """Return points and named mistakes of each question; Moodle reads it as HTML."""
-    parts = []
-    for question in row.record.questions:
-        standing = row.of(question)
-        named = f" ({question.mistake.name})" if question.mistake else ""
-        parts.append(f"{question.label}: {number(standing.score)} / {number(standing.max_score)}{named}")
-    if row.standing and row.standing.late_penalty:
-        parts.append(f"late: -{number(row.standing.late_penalty)}")
-    return html.escape("; ".join(parts), quote=False)
+    parts = [_waiting(row, q) if row.of(q).waits else _points(row, q) for q in row.record.questions]
+    return "; ".join((*parts, *_late(row)))
+
+
+def _is_ours(comment: str, row: Row) -> bool:
+    """Whether a comment is empty, or says what `_feedback` does except that some answers wait for a person."""
+    parts = [f"(?:{re.escape(_points(row, q))}|{re.escape(_waiting(row, q))})" for q in row.record.questions]
+    return not comment.strip() or bool(re.fullmatch("; ".join((*parts, *map(re.escape, _late(row)))), comment.strip()))
+
+
+def _points(row: Row, question: QuestionRecord) -> str:
+    standing = row.of(question)
+    named = f" ({question.mistake.name})" if question.mistake else ""
+    text = f"{question.label}: {number(standing.score)} / {number(standing.max_score)}{named}"
+    return html.escape(text, quote=False)
+
+
+def _waiting(row: Row, question: QuestionRecord) -> str:
+    text = f"{question.label}: ? / {number(row.of(question).max_score)}, waits for grading"
+    return html.escape(text, quote=False)
+
+
+def _late(row: Row) -> list[str]:
+    penalty = row.standing.late_penalty if row.standing else 0.0
+    return [f"late: -{number(penalty)}"] if penalty else []

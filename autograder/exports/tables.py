@@ -12,7 +12,7 @@ from autograder.reports.wide import as_text, number
 
 
 def long(rows: Sequence[Row]) -> str:
-    """Return a row for each question of each student, as CSV."""
+    """Return a row for each question of each student, as CSV; an answer that waits for a person has no points yet."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([
@@ -26,7 +26,7 @@ def long(rows: Sequence[Row]) -> str:
             parts = (standing.auto_score, standing.manual_score, standing.extra_credit)
             writer.writerow([
                 *map(as_text, (row.record.assignment, row.student, question.notebook, question.name, question.title)),
-                question.status, number(standing.score), number(standing.max_score),
+                question.status, "" if standing.waits else number(standing.score), number(standing.max_score),
                 *("" if value is None else number(value) for value in parts), int(standing.needs_manual_grade),
                 as_text(mistake), question.limit, question.mode, f"{question.seconds:.3f}", as_text(question.message),
             ])  # fmt: skip

@@ -80,8 +80,7 @@ class Section:
 
     @property
     def points(self) -> str:
-        waits = self.standing.needs_manual_grade and self.standing.manual_score is None
-        return f"{'?' if waits else number(self.standing.score)} / {number(self.standing.max_score)}"
+        return f"{'?' if self.standing.waits else number(self.standing.score)} / {number(self.standing.max_score)}"
 
 
 def write_feedback(course: NbgraderCourse, rows: Sequence[Row], notes_url: str = "") -> list[str]:

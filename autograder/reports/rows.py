@@ -48,7 +48,8 @@ class Row:
             found = self.standing.questions.get((question.notebook, question.name))
             if found is not None:
                 return found
-        return Standing(question.points or 0.0, question.max_points, question.points)
+        waits = question.points is None
+        return Standing(question.points or 0.0, question.max_points, question.points, needs_manual_grade=waits)
 
     def waiting(self) -> int:
         """Return how many questions a human still has to look at."""

@@ -19,7 +19,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """Return the class as CSV text."""
+    """Return the class as CSV text; an answer that waits for a person has no points yet."""
     questions = list(dict.fromkeys((q.notebook, q.name) for row in rows for q in row.record.questions))
     several = len({notebook for notebook, _ in questions}) > 1
     titles = [f"{notebook}/{name}" if several else name for notebook, name in questions]
@@ -30,12 +30,13 @@ def to_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         standing = row.standing
         names = (standing.last_name, standing.first_name, standing.email) if standing else ("", "", "")
-        found = {(q.notebook, q.name): row.of(q).score for q in row.record.questions}
+        standings = {(q.notebook, q.name): row.of(q) for q in row.record.questions}
+        found = {key: number(of.score) for key, of in standings.items() if not of.waits}
         penalty = standing.late_penalty if standing else 0.0
         writer.writerow([
             as_text(row.record.assignment), as_text(row.student), *map(as_text, names), row.record.outcome,
             number(row.score), number(row.max_score), number(penalty), row.waiting(),
-            *(number(found[key]) if key in found else "" for key in questions), as_text(row.record.message),
+            *(found.get(key, "") for key in questions), as_text(row.record.message),
         ])  # fmt: skip
     return stream.getvalue()
 
