@@ -184,7 +184,7 @@ class Slot:
         while True:
             with contextlib.ExitStack() as stack:
                 zygote, prefix = self._zygote(template, ingested.prefix_untouched)
-                runner = stack.enter_context(zygote.spawn(self.bundle.limits, submission.files, _SEED))
+                runner = stack.enter_context(zygote.lend(self.bundle.limits, submission.files, _SEED))
                 court = self._court(template, plan, runner, careful) if plan.isolated else None
                 examined = examine(ingested, runner, self.exam, prefix, careful=careful, court=court)
                 if trials is not None and court is not None:

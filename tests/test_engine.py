@@ -5,6 +5,7 @@ The same tests run as root, as an ordinary user and in Landlock mode: see test_e
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from autograder.engine import EngineError, Runner, Zygote, client
@@ -779,3 +781,39 @@ def test_renewing_forgets_state_files_and_processes(zygote: Zygote) -> None:
         assert not made.alive
         assert made.renew({"data.txt": b"1"})
         assert run(made, "print(kept)") == "{'a': 1}\n"
+
+
+def test_lent_runners_begin_anew_one_after_the_other(zygote: Zygote) -> None:
+    for number in range(3):
+        with zygote.lend(SMALL, {"mine.txt": str(number).encode()}, seed=number) as runner:
+            seen = run(runner, "print(open('mine.txt').read(), os.listdir(), kept, 'left' in globals())")
+            assert seen == f"{number} ['mine.txt'] {{'a': 1}} False\n"
+            runner.run_cell("left = kept['a'] = 2; open('left.txt', 'w').write('x')")
+    more = Limits(cell_seconds=20, notebook_seconds=60, output_bytes=2**18)
+    with zygote.lend(more, {}) as runner:
+        assert runner.limits == more
+        assert runner.run_cell("kept").status == "ok"
+
+
+def test_the_time_of_a_lent_runner_begins_when_it_is_lent(zygote: Zygote) -> None:
+    short = Limits(cell_seconds=20, notebook_seconds=2, output_bytes=2**18)
+    with zygote.lend(short, {}):
+        time.sleep(2.5)
+    with zygote.lend(short, {}) as runner:
+        assert runner.run_cell("1").status == "ok"
+
+
+def test_what_was_built_ahead_may_be_killed(handlers: str) -> None:
+    with Zygote((), handlers=(f"{handlers}:call",), mode=MODE, packages=("fourbit", handlers)) as made:
+        with made.lend(SMALL, {}) as runner:
+            assert made.pid is not None
+            assert runner.run_cell("1").status == "ok"
+        with made.lend(SMALL, {}) as runner:
+            for child in psutil.Process(made.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            assert runner.run_cell("1").status == "crashed"
+        with made.lend(SMALL, {}) as runner:
+            assert runner.run_cell("1").status == "ok"
+        everything = [psutil.Process(made.pid), *psutil.Process(made.pid).children(recursive=True)]
+    assert not psutil.wait_procs(everything, timeout=30)[1]

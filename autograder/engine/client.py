@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -67,6 +67,8 @@ class Zygote:
         self._control: Wire | None = None
         self._errors: IO[bytes] | None = None
         self._ready = False
+        self._ahead: Runner | None = None  # a jail that stands and waits for its files
+        self._leaving: Runner | None = None  # one that is being cleared away
 
     def __enter__(self) -> Zygote:
         return self.start()
@@ -167,6 +169,37 @@ class Zygote:
 
         return self._with_restart(spawn)
 
+    @contextlib.contextmanager
+    def lend(self, limits: Limits, files: Mapping[str, bytes], seed: int | None = None) -> Iterator[Runner]:
+        """As :meth:`spawn`, for one submission after the other: while this one runs, the jail of the next is built and
+        that of the one before is cleared away. Where jails see each other's processes, all is done in turn."""
+        if self.mode is not JailMode.NAMESPACES:
+            with self.spawn(limits, files, seed) as runner:
+                yield runner
+            return
+        runner = self._built_ahead(limits, files, seed) or self.spawn(limits, files, seed)
+        try:
+            with contextlib.suppress(HungUp, DeadlineError):  # the zygote is gone: to the next one that is told
+                self._ahead = Runner(*self._ask_for_fork({"do": "spawn", "limits": asdict(limits)}), limits, self.mode)
+            yield runner
+        finally:
+            runner.hang_up()
+            before, self._leaving = self._leaving, runner
+            if before is not None:
+                before.close()
+
+    def _built_ahead(self, limits: Limits, files: Mapping[str, bytes], seed: int | None) -> Runner | None:
+        """The jail that waits, if there is one and nobody ended it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return None
+        if ahead.limits != limits:
+            ahead.close()
+            return None
+        with contextlib.suppress(HungUp, DeadlineError, EngineError):
+            return self._settle(ahead, files, seed)
+        return None
+
     def _with_restart(self, spawn: Callable[[], _T]) -> _T:
         for attempt in (1, 2):
             if self.pid is None:
@@ -208,6 +241,9 @@ class Zygote:
 
     def close(self) -> None:
         """End the process; runners that still live are ended by their wardens."""
+        for jailed in filter(None, (self._ahead, self._leaving)):
+            jailed.close()
+        self._ahead = self._leaving = None
         if self._control is not None:
             self._control.close()
         if self._process is not None:

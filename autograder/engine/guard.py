@@ -297,7 +297,7 @@ def run(wire: Wire, policy: JailPolicy, executor: Executor, guards: tuple[int, .
     ``guards``: process ids outside that the submission could otherwise reach (without a process table of its own).
     """
     try:
-        frame = wire.receive(time.monotonic() + _FORK_SECONDS)
+        frame = wire.receive()
         write_files(frame)
         pipes = Pipes.replacing_output()
         ours, theirs = pair()

@@ -60,14 +60,19 @@ class Jailed:
             return str(message.get("refused") or "")
         return ""
 
-    def close(self) -> None:
-        """End everything in the jail and wait until nothing of it is left."""
+    def hang_up(self) -> None:
+        """Let everything in the jail be ended, without waiting for it."""
         self._why = self._why or "the runner is closed"
         self._wire.close()
+        with contextlib.suppress(OSError):
+            self._lifeline.socket.shutdown(1)  # the warden reads the end, cleans up, and closes its side
+
+    def close(self) -> None:
+        """End everything in the jail and wait until nothing of it is left."""
+        self.hang_up()
         channel = self._lifeline.socket
         with contextlib.suppress(OSError):
             channel.settimeout(_PATIENCE)
-            channel.shutdown(1)  # the warden reads the end, cleans up, and closes its side
             while channel.recv(65536):
                 pass
         self._lifeline.close()
@@ -82,6 +87,10 @@ class Runner(Jailed):
         self._sessions = 0
         self._state_lost = False
         self._outputs, self._deadline = OutputList(0), 0.0  # of the question that is being answered
+
+    def wait_until_ready(self, files: Mapping[str, bytes], seed: int | None) -> None:
+        super().wait_until_ready(files, seed)
+        self._ends = time.monotonic() + self.limits.notebook_seconds
 
     def __enter__(self) -> Runner:
         return self
