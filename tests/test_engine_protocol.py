@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograder.engine import Runner, runner
-from autograder.engine.frames import MAX_BODY, DeadlineError, HungUp, ProtocolError, Wire, pair
+from autograder.engine.frames import MAX_BODY, DeadlineError, Frame, HungUp, ProtocolError, Wire, pair
 from autograder.engine.outcome import OutputList, checked_output, parse_json
 from autograder.jail import JailMode, Limits
 
@@ -190,5 +191,25 @@ def test_a_wire_never_buffers_more_than_one_frame() -> None:
     left.socket.sendall(framed(b"{}", b"x" * 1001))
     with pytest.raises(ProtocolError):
         small.receive(time.monotonic() + 1)
+    left.close()
+    right.close()
+
+
+def test_descriptors_stay_with_their_frames() -> None:
+    left, right = pair()
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        for number, file in enumerate((first, second)):
+            file.write(str(number).encode())
+            file.flush()
+            left.send({"number": number}, b"body" * number, descriptors=(file.fileno(),))
+    left.send({"number": 2})
+    for number in range(2):
+        frame = right.receive_with_descriptors()
+        assert (frame.header, frame.body) == ({"number": number}, b"body" * number)
+        (descriptor,) = frame.descriptors
+        with open(descriptor, "rb") as file:
+            file.seek(0)
+            assert file.read() == str(number).encode()
+    assert right.receive_with_descriptors() == Frame({"number": 2})
     left.close()
     right.close()

@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autograder.engine.outcome import parse_json
@@ -108,17 +108,19 @@ class Wire:
         return frames
 
     def receive_with_descriptors(self) -> Frame:
-        """As :meth:`receive` for a trusted peer that may pass file descriptors along."""
-        while len(self._buffer) < _PREFIX.size:
+        """As :meth:`receive` for a trusted peer that may pass file descriptors along. Never reads into the next frame,
+        whose descriptors would be lost."""
+        descriptors: list[int] = []
+        while missing := self._missing():
             readable(self.socket, None)
-            data, descriptors, _, _ = socket.recv_fds(self.socket, _PREFIX.size - len(self._buffer), 8)
+            data, found, _, _ = socket.recv_fds(self.socket, missing, 8)
             if not data:
                 raise HungUp("the peer closed the connection")
             self._buffer += data
-            if descriptors:
-                frame = self.receive()
-                return Frame(frame.header, frame.body, tuple(descriptors))
-        return self.receive()
+            descriptors += found
+        frame = self._take()
+        assert frame is not None
+        return replace(frame, descriptors=tuple(descriptors))
 
     def keep(self, data: bytes) -> None:
         """Put back bytes that were read past the wire."""
@@ -151,15 +153,20 @@ class Wire:
             raise HungUp("the peer closed the connection")
         self._buffer += data
 
-    def _take(self) -> Frame | None:
+    def _missing(self) -> int:
+        """How many bytes of the frame at hand have not arrived, as far as they are known."""
         if len(self._buffer) < _PREFIX.size:
-            return None
+            return _PREFIX.size - len(self._buffer)
         head, body = _PREFIX.unpack_from(self._buffer)
         if head > MAX_HEADER or body > self.max_body:
             raise ProtocolError(f"a frame of {head} + {body} bytes is above the cap")
-        end = _PREFIX.size + head + body
-        if len(self._buffer) < end:
+        return max(0, _PREFIX.size + head + body - len(self._buffer))
+
+    def _take(self) -> Frame | None:
+        if self._missing():
             return None
+        head, body = _PREFIX.unpack_from(self._buffer)
+        end = _PREFIX.size + head + body
         header = parse_json(bytes(self._buffer[_PREFIX.size : _PREFIX.size + head]))
         if not isinstance(header, dict):
             raise ProtocolError("the header is no JSON object")

@@ -55,7 +55,7 @@ class Jailed:
         """What the warden said last, e.g. why a wall could not be built."""
         channel = self._lifeline.socket
         channel.settimeout(2.0)
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, IndexError):
             message = json.loads(channel.recv(65536).splitlines()[-1])
             return str(message.get("refused") or "")
         return ""
