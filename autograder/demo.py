@@ -16,6 +16,7 @@ from autograder.course import create_course
 from autograder.demo_class import CLASS, Classroom, Student, hand_in
 from autograder.exams import load_lab
 from autograder.grade import ClassResult, grade_assignment
+from autograder.grading_command import summary
 from autograder.live import grading_progress
 from autograder.nbgrader_course import open_course
 
@@ -47,8 +48,7 @@ def run_demo(root: Path, console: Console, *, lab: str = LAB, jobs: int | None =
     console.print("[bold]3. Grading[/]  in the sandbox, hidden cases, judged outside the student's process")
     with grading_progress(console, "Grading") as settled:
         result = grade_assignment(course, lab, jobs=jobs, on_progress=settled)
-    console.print(f"  {len(result.graded)} graded, {len(result.unchanged)} as before; "
-                  f"{result.jobs} at a time, isolation: {result.jail}; {result.seconds:.0f} s")  # fmt: skip
+    console.print(f"  {summary(result)}")
     console.print(f"Done in {time.monotonic() - started:.0f} s.")
     return Demo(course, result)
 

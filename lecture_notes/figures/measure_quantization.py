@@ -3,8 +3,8 @@
     python lecture_notes/figures/measure_quantization.py [PART ...]     all parts, or these alone; the others stay
 
 About ten minutes of one core. The arithmetic is that of lab 02's reference solutions, so that the chapter reports what
-the lab computes; tests/test_lab02_effects.py asserts the effects with the same functions. Accuracies are of all test
-images; nothing is chosen by them.
+the lab computes; tests/test_lab02.py and tests/test_lab02_effects.py assert the effects with the same functions.
+Accuracies are of all test images; nothing is chosen by them.
 """
 
 from __future__ import annotations
