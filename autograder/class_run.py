@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from autograder.arrival import Arrival, Receipts
-from autograder.fleet import Finished, Fleet
-from autograder.journal import Entry
-from autograder.log import write_log
+from autograder.books.arrival import Arrival, Receipts
+from autograder.books.journal import Entry
+from autograder.books.regrade import Change, reason_for
+from autograder.books.store import Store
+from autograder.judging.sanitize import safe_name
+from autograder.judging.worker import Bundle, Task, given_up
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.regrade import Change, reason_for
+from autograder.reading.template import Template
+from autograder.reading.untrusted import RawSubmission, read_folder
 from autograder.results import GradingError, Outcome, SubmissionRecord, files_hash, key_of, plain
-from autograder.sanitize import safe_name
-from autograder.store import Store
-from autograder.template import Template
-from autograder.untrusted import RawSubmission, read_folder
-from autograder.worker import Bundle, Task, given_up
+from autograder.terminal.log import write_log
+from autograder.workers.fleet import Finished, Fleet
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Progress:
         seconds: since grading began.
         running: how many submissions are being graded now; `flying` are their students.
         failed: submissions settled so far without a grade: unreadable, refused, crashed, not handed in.
-        reason: why it was graded again (see :mod:`autograder.regrade`); "" = for the first time, or not at all.
+        reason: why it was graded again (see :mod:`autograder.books.regrade`); "" = for the first time, or not at all.
     """
 
     done: int

@@ -228,7 +228,7 @@ def grade(
     130  stopped by Ctrl-C
     """
     with grading_tools(linux=True):
-        from autograder.grading_command import Asked, run
+        from autograder.terminal.grading_command import Asked, run
 
         asked = Asked(jobs, student, force, _limits(folder, limit), _jail(jail), cluster, each, as_json)
         raise typer.Exit(run(folder, assignment, asked))

@@ -16,9 +16,9 @@ from autograder.course import create_course
 from autograder.demo_class import CLASS, Classroom, Student, hand_in
 from autograder.exams import load_lab
 from autograder.grade import ClassResult, grade_assignment
-from autograder.grading_command import summary
-from autograder.live import grading_progress
 from autograder.nbgrader_course import open_course
+from autograder.terminal.grading_command import summary
+from autograder.terminal.live import grading_progress
 
 LAB = "01-pruning"
 

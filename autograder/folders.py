@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from autograder.journal import sync_folder, write_atomically
+from autograder.books.journal import sync_folder, write_atomically
 
 _READ_ONLY = 0o444
 

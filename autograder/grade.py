@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fourbit
-from autograder.arrival import receipts_of
-from autograder.capacity import capacity
+from autograder.books.arrival import receipts_of
+from autograder.books.regrade import Change
+from autograder.books.store import Store
 from autograder.class_run import ClassRun, Listener, Progress
-from autograder.fleet import Fleet
 from autograder.jail import JailMode, Limits, detect
 from autograder.jail.warden import remove_leftovers
+from autograder.judging.worker import Bundle, required_exercises
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
-from autograder.processes import preheat
-from autograder.regrade import Change
+from autograder.reading.template import Template
+from autograder.reading.untrusted import Caps
 from autograder.results import GradingError, SubmissionRecord, files_hash, key_of
 from autograder.settings import settings_of
-from autograder.store import Store
-from autograder.template import Template
-from autograder.untrusted import Caps
-from autograder.worker import Bundle, required_exercises
+from autograder.workers.capacity import capacity
+from autograder.workers.fleet import Fleet
+from autograder.workers.processes import preheat
 
 __all__ = ["ClassResult", "Listener", "Progress", "find_exam", "grade_assignment"]
 
@@ -103,7 +103,7 @@ def grade_assignment(
     if executor is None and not cluster:
         # Workers of a course with exams judge with torch; both are imported while this process imports nbgrader.
         exams = (Path(course_dir) / "exams").is_dir()
-        preheat(["autograder.processes", *(["autograder.exams"] if exams else [])])
+        preheat(["autograder.workers.processes", *(["autograder.exams"] if exams else [])])
     with ThreadPoolExecutor(1) as aside:
         strongest = aside.submit(detect)  # in a process of its own, while this one imports nbgrader
         course = open_course(course_dir)

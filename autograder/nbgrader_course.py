@@ -18,8 +18,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from autograder.reading.template import NotebookTemplate, Template, notebook_template
 from autograder.results import GradingError, plain
-from autograder.template import NotebookTemplate, Template, notebook_template
 
 CONFIG = "nbgrader_config.py"
 _HELPER_LIMIT = 256 * 2**20

@@ -27,13 +27,13 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from autograder.causes import check_name
 from autograder.engine.executor import seed_all
 from autograder.grade import find_exam
-from autograder.ingest import Ingested, ingest
+from autograder.judging.causes import check_name
 from autograder.nbgrader_course import load_template, open_course
-from autograder.template import NotebookTemplate
-from autograder.untrusted import read_folder
+from autograder.reading.ingest import Ingested, ingest
+from autograder.reading.template import NotebookTemplate
+from autograder.reading.untrusted import read_folder
 
 SEED = 20
 

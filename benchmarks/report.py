@@ -108,9 +108,7 @@ def _ratios(laps: dict[str, dict[str, Laps]]) -> list[Text]:
     found = ratios(laps)
     if not found:
         return []
-    parts = [
-        f"{what} {statistics.median(each):.2f}x ({min(each):.2f}-{max(each):.2f})" for what, each in found.items()
-    ]
+    parts = [f"{what} {statistics.median(each):.2f}x ({min(each):.2f}-{max(each):.2f})" for what, each in found.items()]
     cpu = statistics.median(ratios(laps, "cpu")["decode"])
     return [Text(f"ours / llama.cpp, median of the rounds: {'; '.join(parts)}; decode by processor time {cpu:.2f}x")]
 

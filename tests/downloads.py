@@ -10,12 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from autograder.books.gradebook import open_gradebook
 from autograder.collect.collector import collect
 from autograder.collect.options import Options
 from autograder.collect.records import Collected
-from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.template import Template
+from autograder.reading.template import Template
 from tests.plain_course import GOOD, released
 
 STUDENTS = {

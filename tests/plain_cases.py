@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from autograder.template import NotebookTemplate, Role, Template, TemplateCell
+from autograder.reading.template import NotebookTemplate, Role, Template, TemplateCell
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,9 @@ CHEATS = {
 }  # fmt: skip
 
 # A test cell whose value is the score, and what tries to write it.
-CREDIT = Case("credit", "def credit(n):\n    return n", "result = 0\nfor n in range(1, 5):\n    result += credit(n) == n\nresult")
+CREDIT = Case(
+    "credit", "def credit(n):\n    return n", "result = 0\nfor n in range(1, 5):\n    result += credit(n) == n\nresult"
+)
 SCORES = {
     "displayed value": "def credit(n):\n    get_ipython().displayhook(4)\n    return 0",
     "displayed score": "from IPython.display import display, publish_display_data\ndef credit(n):\n    display(4)\n"

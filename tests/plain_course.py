@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
-from autograder.template import Template
+from autograder.reading.template import Template
 
 FIXTURE = Path(__file__).resolve().parent / "fixtures" / "plain-course"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from autograder.books.standings import Standing, StudentStanding
 from autograder.reports.rows import Row
 from autograder.results import MistakeRecord, QuestionRecord, SubmissionRecord
-from autograder.standings import Standing, StudentStanding
 
 
 def made_row(

@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from autograder.books.gradebook import open_gradebook, read_standings
 from autograder.grade import ClassResult, grade_assignment
-from autograder.gradebook import open_gradebook, read_standings
 from autograder.jail import JailMode, Limits, describe, detect
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
 from autograder.results import SubmissionRecord

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autograder.capacity import Capacity, capacity
 from autograder.jail import Limits
+from autograder.workers.capacity import Capacity, capacity
 
 pytestmark = pytest.mark.linux
 GIB = 2**30

@@ -23,10 +23,10 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from autograder.gradebook import open_gradebook
-from autograder.journal import journal_of
+from autograder.books.gradebook import open_gradebook
+from autograder.books.journal import journal_of
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.template import Template
+from autograder.reading.template import Template
 from tests.plain_course import GOOD, make_course, released, submit
 from tests.postgres import Server
 from tests.test_store import set_config

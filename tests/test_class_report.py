@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from autograder.regrade import Change, QuestionChange
+from autograder.books.regrade import Change, QuestionChange
 from autograder.reports.attention import needs_a_look, used_up
 from autograder.reports.charts import histogram, item_map
 from autograder.reports.class_report import MOST_LOOKS, ClassReport, PairView, render

@@ -17,9 +17,9 @@ import pytest
 pytest.importorskip("nbgrader")
 pytest.importorskip("distributed")
 
+from autograder.books.gradebook import read_standings
 from autograder.cluster import connect
 from autograder.grade import ClassResult, Progress, grade_assignment
-from autograder.gradebook import read_standings
 from autograder.jail import JailMode, describe
 from autograder.nbgrader_course import open_course
 from autograder.results import GradingError, SubmissionRecord

@@ -22,7 +22,7 @@ pytest.importorskip("kubernetes")
 
 from kubernetes.client import models
 
-from autograder.gradebook import read_standings
+from autograder.books.gradebook import read_standings
 from autograder.nbgrader_course import open_course
 from tests.plain_course import GOOD, make_course, released, submit
 

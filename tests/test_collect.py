@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from autograder.books.gradebook import open_gradebook
 from autograder.collect.command import run
 from autograder.collect.layouts import read_name
 from autograder.collect.options import Options
 from autograder.collect.receipts import append_receipts, read_receipts, receipts_path, received
-from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse, open_course
+from autograder.reading.template import Template
+from autograder.reading.untrusted import read_folder
 from autograder.results import GradingError, files_hash
-from autograder.template import Template
-from autograder.untrusted import read_folder
 from tests.downloads import collected, counting, enroll, notebook, submitted, tree, zip_bytes, zipped
 from tests.plain_course import make_course
 

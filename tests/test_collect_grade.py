@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from autograder.books.gradebook import read_standings
 from autograder.collect.receipts import received
-from autograder.gradebook import read_standings
 from fourbit import cli
 from tests.downloads import enroll, notebook, roster_csv, tree, zip_bytes, zipped
 from tests.plain_course import make_course, nbgrader

@@ -22,8 +22,8 @@ from autograder.collect.archives import Member, list_folder, list_tar, list_zip
 from autograder.collect.paths import RefusedError, safe_parts, valid_id
 from autograder.collect.unpack import unpack
 from autograder.nbgrader_course import NbgraderCourse, open_course
-from autograder.template import Template
-from autograder.untrusted import Caps
+from autograder.reading.template import Template
+from autograder.reading.untrusted import Caps
 from tests.downloads import collected, counting, notebook, submitted, tree, zip_bytes, zipped
 from tests.plain_course import make_course
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autograder.definitions import only_definitions
-from autograder.ingest import RebuiltCell
+from autograder.judging.definitions import only_definitions
+from autograder.reading.ingest import RebuiltCell
 
 GIVEN = "import torch\nfrom torch import nn\nfrom fourbit.exam import check, predict\nLAYERS = (nn.Linear, nn.Conv2d)"
 PLAIN = {

@@ -14,13 +14,13 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from autograder.books.gradebook import read_standings
 from autograder.grade import ClassResult, Progress, grade_assignment
-from autograder.gradebook import read_standings
 from autograder.jail import JailMode, Limits
 from autograder.nbgrader_course import NbgraderCourse, open_course
+from autograder.reading.template import Template
 from autograder.results import GradingError, SubmissionRecord
-from autograder.slots import close_slots
-from autograder.template import Template
+from autograder.workers.slots import close_slots
 from tests.plain_course import GOOD, cell_of, code, make_course, nbgrader, released, submit
 
 pytestmark = pytest.mark.linux
@@ -322,7 +322,7 @@ def test_a_failure_of_the_grader_is_one_students_and_is_tried_again(
         raise RecursionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("autograder.worker.examine", fails)
+        patch.setattr("autograder.judging.worker.examine", fails)
         failed = grade_assignment(root, "ps1", executor=small[1], limits=LIMITS)
     assert [(r.student, r.outcome) for r in failed.records] == [("a", "graded"), ("b", "crashed")]
     assert "RecursionError: a bug" in failed.records[1].message

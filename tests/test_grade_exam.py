@@ -14,17 +14,17 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from autograder.books.gradebook import read_standings
 from autograder.builder import build_lab
 from autograder.course import create_course
 from autograder.engine import Runner
 from autograder.exams import load_lab
 from autograder.grade import ClassResult, grade_assignment
-from autograder.gradebook import read_standings
 from autograder.jail import Limits
 from autograder.nbgrader_course import open_course
 from autograder.reports import class_rows, common_mistakes, write_feedback
 from autograder.results import GradingError, SubmissionRecord
-from autograder.slots import close_slots
+from autograder.workers.slots import close_slots
 from tests.plain_course import nbgrader
 
 pytestmark = pytest.mark.linux
@@ -147,7 +147,7 @@ def test_who_is_examined_after_the_last_cell_gets_what_they_would_get_in_place(
     grade_assignment(tmp_path / "course", "00-mini", executor=here, limits=LIMITS, force=True, students=["right"])
     assert asked
     asked.clear()
-    monkeypatch.setattr("autograder.examiner.only_definitions", lambda cells: False)
+    monkeypatch.setattr("autograder.judging.examiner.only_definitions", lambda cells: False)
     again = grade_assignment(tmp_path / "course", "00-mini", executor=here, limits=LIMITS, force=True)
     assert not asked
     for before, after in zip(result.records, again.records, strict=True):

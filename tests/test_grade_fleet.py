@@ -17,18 +17,18 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from autograder.fleet import Finished, Fleet
-from autograder.forkserver import ForkServer
+from autograder.books.gradebook import read_standings
+from autograder.books.journal import journal_of
 from autograder.grade import Progress, grade_assignment
-from autograder.gradebook import read_standings
 from autograder.jail import Limits
-from autograder.journal import journal_of
-from autograder.processes import ProcessSeat
+from autograder.judging.scoring import probe, score_cell
+from autograder.judging.worker import Bundle, Graded, Task, encode
+from autograder.reading.untrusted import RawSubmission, read_folder
 from autograder.results import SubmissionRecord
-from autograder.scoring import probe, score_cell
-from autograder.slots import read_answer
-from autograder.untrusted import RawSubmission, read_folder
-from autograder.worker import Bundle, Graded, Task, encode
+from autograder.workers.fleet import Finished, Fleet
+from autograder.workers.forkserver import ForkServer
+from autograder.workers.processes import ProcessSeat
+from autograder.workers.slots import read_answer
 from tests.plain_course import GOOD, make_course, released, submit
 
 pytestmark = pytest.mark.linux
@@ -214,7 +214,7 @@ def test_where_nothing_changed_no_worker_starts(tmp_path: Path) -> None:
 
 def test_a_killed_server_takes_its_workers_along_and_another_takes_its_place() -> None:
     before = set(psutil.Process().children())
-    server = ForkServer("autograder.processes:serve")
+    server = ForkServer("autograder.workers.processes:serve")
     try:
         first = server.fork()
         (process,) = set(psutil.Process().children()) - before

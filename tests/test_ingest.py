@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograder.files import keep_files
-from autograder.ingest import Ingested, ingest
+from autograder.reading.files import keep_files
+from autograder.reading.ingest import Ingested, ingest
+from autograder.reading.template import Template
+from autograder.reading.untrusted import Caps, RawSubmission, UnreadableError, read_folder, read_notebook
 from autograder.results import GradingError
-from autograder.template import Template
-from autograder.untrusted import Caps, RawSubmission, UnreadableError, read_folder, read_notebook
 from tests.plain_course import GOOD, cell_of, code, make_course, released
 
 

@@ -200,7 +200,7 @@ def graded(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     from autograder.course import create_course
     from autograder.grade import grade_assignment
     from autograder.jail import Limits
-    from autograder.slots import close_slots
+    from autograder.workers.slots import close_slots
 
     home = tmp_path_factory.mktemp("kernels")
     shutil.copytree(root / "solutions/05-kernels", home / "solutions/05-kernels")

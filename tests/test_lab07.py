@@ -124,6 +124,7 @@ def test_the_pocket_files_header_is_that_of_the_gguf_package(reference, pocket_p
 @pytest.fixture(scope="module")
 def small_file() -> bytes:
     """All kinds of values and two tensors, in 500 bytes."""
+
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value.encode())) + value.encode()
 
@@ -265,6 +266,7 @@ def test_the_longest_context_fits_and_one_token_more_does_not(reference, layers,
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=12), st.integers(0, 10**8), st.floats(0, 12))
 def test_more_gpu_memory_never_makes_a_token_slower(reference, layers, cache, memory):
     """Where the GPU's memory is the faster one and the crossing costs nothing."""
+
     def seconds(gib: float) -> float:
         gpu = {"memory": gib, "reserved": 10**8, "bandwidth": 400}
         return reference["split_layers"](layers, cache, 10**8, gpu, {"bandwidth": 40}, 0.0)["seconds"]

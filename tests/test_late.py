@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 pytest.importorskip("nbgrader")
 
-from autograder.arrival import Arrival, Receipts, receipts_of
+from autograder.books.arrival import Arrival, Receipts, receipts_of
+from autograder.books.gradebook import open_gradebook, read_standings
+from autograder.books.journal import journal_of
+from autograder.books.store import Store
 from autograder.collect.receipts import Receipt, append_receipts, receipts_path
-from autograder.gradebook import open_gradebook, read_standings
-from autograder.journal import journal_of
 from autograder.late import days_late, free_days_left, penalty
 from autograder.nbgrader_course import NbgraderCourse, open_course
+from autograder.reading.template import Template
 from autograder.results import GradingError, SubmissionRecord, files_hash
-from autograder.store import Store
-from autograder.template import Template
 from tests.plain_course import GOOD, make_course, nbgrader, released, submit
 from tests.test_store import arrived, due, notebook, record, set_config
 
@@ -257,7 +257,7 @@ def test_stock_nbgrader_takes_off_the_same(course: tuple[NbgraderCourse, Templat
 
 
 def _row(store: Store):  # type: ignore[no-untyped-def]
-    from autograder.grade_rows import find_submission
+    from autograder.books.grade_rows import find_submission
 
     return find_submission(store.gradebook.db, store.assignment, "ada")
 

@@ -20,16 +20,16 @@ import psutil
 import pytest
 from rich.console import Console
 
+from autograder.books.journal import journal_of
+from autograder.books.regrade import Change, QuestionChange
 from autograder.class_run import Progress
 from autograder.grade import ClassResult
-from autograder.grading_command import summary
-from autograder.journal import journal_of
-from autograder.live import Display, Pace, changes_table, duration, grading_progress
-from autograder.log import log_path, write_log
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.regrade import Change, QuestionChange
+from autograder.reading.template import Template
 from autograder.results import QuestionRecord, SubmissionRecord
-from autograder.template import Template
+from autograder.terminal.grading_command import summary
+from autograder.terminal.live import Display, Pace, changes_table, duration, grading_progress
+from autograder.terminal.log import log_path, write_log
 from tests.plain_course import GOOD, make_course, released, submit
 
 pytestmark = pytest.mark.linux
@@ -257,7 +257,7 @@ def test_three_thousand_students_are_no_three_thousand_lines(each: bool, most: i
 
 
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autograder.live._SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr("autograder.terminal.live._SECONDS_BETWEEN_LINES", 0.0)
     text = io.StringIO()
     display = Display(Console(file=text, width=200), "Grading ps1")
     for number in range(1, 80):

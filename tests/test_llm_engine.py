@@ -558,6 +558,3 @@ def artifact(four_bits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts = {"codes": torch.zeros(512, 256, dtype=torch.uint8), "scale": torch.ones(512, 4).half()}
     save_artifact(path, loaded, {name: {**parts, "zero": torch.ones(512, 4, dtype=torch.uint8)}}, 4, 64)
     return path
-
-
-

@@ -20,6 +20,8 @@ from tests.llm_plain import QUESTIONS, logits_at, rounded_inputs, shortfalls
 __all__ = ["pocket_path"]
 
 LENGTH = 64
+
+
 @pytest.fixture(scope="module")
 def pocket(pocket_path: Path) -> Loaded:
     return load(pocket_path)

@@ -78,8 +78,9 @@ def test_cached_logits_are_those_of_transformers(folder: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 2])
 def test_layers_in_memory_change_no_logit(folder: Path, kept: int) -> None:
-    whole, split = GpuEngine.open(folder, context=64, device="cpu"), GpuEngine.open(
-        folder, context=64, device="cpu", layers=kept
+    whole, split = (
+        GpuEngine.open(folder, context=64, device="cpu"),
+        GpuEngine.open(folder, context=64, device="cpu", layers=kept),
     )
     for tokens in (PROMPT, [5], [6]):
         assert torch.equal(whole.forward(tokens), split.forward(tokens))

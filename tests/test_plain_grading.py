@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from autograder.gradebook import read_standings
+from autograder.books.gradebook import read_standings
 from autograder.jail import Limits
+from autograder.judging.worker import Bundle, Slot, Task
 from autograder.nbgrader_course import open_course
 from autograder.plain.plan import Plan
+from autograder.reading.template import Template
+from autograder.reading.untrusted import RawSubmission
 from autograder.results import QuestionRecord
-from autograder.template import Template
-from autograder.untrusted import RawSubmission
-from autograder.worker import Bundle, Slot, Task
 from tests.plain_cases import (
     CASES,
     CHEATS,

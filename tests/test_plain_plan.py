@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from autograder.plain.plan import Plan, plan_of
-from autograder.template import NotebookTemplate, TemplateCell
+from autograder.reading.template import NotebookTemplate, TemplateCell
 from tests.plain_cases import Case, template_of
 
 

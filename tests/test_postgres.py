@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("nbgrader")
 pytest.importorskip("psycopg")
 
-from autograder.gradebook import read_standings
-from autograder.journal import journal_of
+from autograder.books.gradebook import read_standings
+from autograder.books.journal import journal_of
+from autograder.books.store import Store
 from autograder.nbgrader_course import NbgraderCourse
+from autograder.reading.template import Template
 from autograder.results import GradingError
-from autograder.store import Store
-from autograder.template import Template
 from tests.plain_course import GOOD, make_course, nbgrader, released, submit
 from tests.postgres import PASSWORD, Server, private_server
 from tests.test_store import arrived, notebook, record, set_config

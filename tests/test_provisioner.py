@@ -33,8 +33,8 @@ from jupyter_client.multikernelmanager import AsyncMultiKernelManager
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+from autograder.books.gradebook import read_standings
 from autograder.engine import EngineError
-from autograder.gradebook import read_standings
 from autograder.jail import JailError, JailMode, describe, detect
 from autograder.nbgrader_course import open_course
 from autograder.provisioner import files, kernelspec

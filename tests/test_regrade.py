@@ -11,16 +11,16 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
+from autograder.books.gradebook import read_standings
+from autograder.books.journal import journal_of
 from autograder.collect.receipts import Receipt, append_receipts, receipts_path
 from autograder.grade import ClassResult, Progress, grade_assignment
-from autograder.gradebook import read_standings
 from autograder.jail import Limits
-from autograder.journal import journal_of
 from autograder.nbgrader_course import NbgraderCourse
+from autograder.reading.template import Template
+from autograder.reading.untrusted import read_folder
 from autograder.results import files_hash
-from autograder.slots import close_slots
-from autograder.template import Template
-from autograder.untrusted import read_folder
+from autograder.workers.slots import close_slots
 from tests.plain_course import GOOD, make_course, released, submit
 from tests.test_store import due, set_config
 

@@ -15,14 +15,14 @@ pytest.importorskip("nbgrader")
 
 from rich.console import Console
 
-from autograder.gradebook import Standing, StudentStanding
-from autograder.regrade import Change
+from autograder.books.gradebook import Standing, StudentStanding
+from autograder.books.regrade import Change
+from autograder.judging.sanitize import safe_attachments, safe_html, safe_markdown, safe_name, safe_outputs
 from autograder.reports.feedback import render
 from autograder.reports.rows import Row, common_mistakes
 from autograder.reports.table import class_table, mistakes_table
 from autograder.reports.wide import write_csv
 from autograder.results import LateRecord, MistakeRecord, PropertyRecord, QuestionRecord, SubmissionRecord, plain
-from autograder.sanitize import safe_attachments, safe_html, safe_markdown, safe_name, safe_outputs
 
 EVIL = (
     "<script>alert(1)</script>",

@@ -90,7 +90,7 @@ def test_nbgraders_command_writes_the_same_pages(course: NbgraderCourse) -> None
 
 
 def test_the_gradebook_has_the_last_word_there_too(course: NbgraderCourse) -> None:
-    from autograder.gradebook import open_gradebook
+    from autograder.books.gradebook import open_gradebook
 
     gradebook = open_gradebook(course)
     gradebook.find_grade("why", "ps1", "ps1", "good").manual_score = 1.75
@@ -120,7 +120,7 @@ def test_work_that_stock_nbgrader_graded_gets_a_page_without_hidden_tests(tmp_pa
 
 def test_what_formgrader_would_obey_or_show_is_told(tmp_path: Path) -> None:
     """A course without the exporter, and a name that is markup: nbgrader's pages take both as they are."""
-    from autograder.gradebook import open_gradebook
+    from autograder.books.gradebook import open_gradebook
 
     course, template = make_course(tmp_path / "course")
     submit(course, "eve", released(template, GOOD))

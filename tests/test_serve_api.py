@@ -234,12 +234,14 @@ def test_a_huge_body_is_refused_and_the_server_goes_on(served: Served, client: o
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-3, 2**70) | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["model", "messages", "role", "content", "type", "text", "stop", "n", "prompt", "seed"])
-            | st.text(max_size=3),
-            inner,
-            max_size=6,
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["model", "messages", "role", "content", "type", "text", "stop", "n", "prompt", "seed"])
+                | st.text(max_size=3),
+                inner,
+                max_size=6,
+            )
         ),
         max_leaves=20,
     )

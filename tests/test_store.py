@@ -18,15 +18,15 @@ import pytest
 
 pytest.importorskip("nbgrader")
 
-from autograder.arrival import Arrival, Receipts
-from autograder.grade_rows import ensure_submission, read_assignment, write_grades
-from autograder.gradebook import open_gradebook, read_standings
-from autograder.journal import Journal, journal_of
+from autograder.books.arrival import Arrival, Receipts
+from autograder.books.grade_rows import ensure_submission, read_assignment, write_grades
+from autograder.books.gradebook import open_gradebook, read_standings
+from autograder.books.journal import Journal, journal_of
+from autograder.books.regrade import PARTS, reason_for
+from autograder.books.store import Store, Stored
 from autograder.nbgrader_course import NbgraderCourse, load_template, open_course
-from autograder.regrade import PARTS, reason_for
+from autograder.reading.template import Template
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, from_json
-from autograder.store import Store, Stored
-from autograder.template import Template
 from tests.plain_course import make_course, nbgrader, released
 from tests.postgres import Server
 
@@ -251,7 +251,7 @@ def test_the_reason_for_a_regrade(now: dict[str, str], key: str, force: bool, re
 def test_a_second_grader_is_refused_until_the_first_is_gone(course: Course) -> None:
     script = (
         "import sys, time\nfrom autograder.nbgrader_course import load_template, open_course\n"
-        "from autograder.store import Store\ncourse = open_course(sys.argv[1])\n"
+        "from autograder.books.store import Store\ncourse = open_course(sys.argv[1])\n"
         "store = Store(course, load_template(course, 'ps1'))\nprint('open', flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(course[0].root)], stdout=subprocess.PIPE) as other:

@@ -16,7 +16,7 @@ from typing import Any
 import fourbit
 from autograder.jail import JailMode, describe
 from autograder.results import plain
-from autograder.slots import forget
+from autograder.workers.slots import forget
 
 INSTALL = 'pip install -e ".[grade,cluster]" in the same clone'
 _COMPARED = ("numpy", "torch", "distributed", "ipython")

@@ -17,9 +17,9 @@ from typing import Any
 from autograder.cluster.fit import INSTALL, differences, forget_here, look_here, missing, unfit, versions
 from autograder.cluster.seats import ClusterSeats
 from autograder.jail import JailMode
+from autograder.judging.worker import Bundle, Task
 from autograder.results import GradingError, plain
-from autograder.slots import answer
-from autograder.worker import Bundle, Task
+from autograder.workers.slots import answer
 
 _CONNECT_SECONDS = 5.0
 _CALL_SECONDS = 20.0

@@ -8,9 +8,9 @@ from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from autograder.fleet import Seat, WorkerLostError
+from autograder.judging.worker import Bundle, Task
 from autograder.results import GradingError
-from autograder.worker import Bundle, Task
+from autograder.workers.fleet import Seat, WorkerLostError
 
 if TYPE_CHECKING:
     from autograder.cluster.hub import Cluster

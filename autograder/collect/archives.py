@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from autograder.collect.paths import RefusedError, is_junk, safe_parts, shown
-from autograder.untrusted import read_file
+from autograder.reading.untrusted import read_file
 
 MAX_ENTRIES = 20_000  # of one student's archive; a class's may hold ten times as many
 _MAX_RATIO = 500  # a notebook of nothing but repeated output reaches 200

@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+from autograder.books.journal import FOLDER, write_atomically
 from autograder.collect.receipts import Receipt, append_receipts, iso, parse_iso, read_receipts, receipts_path
 from autograder.collect.unpack import TIMESTAMP
-from autograder.journal import FOLDER, write_atomically
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.notebook_files import holds_notebook
+from autograder.reading.notebook_files import holds_notebook
+from autograder.reading.untrusted import Caps, read_folder
 from autograder.results import GradingError, files_hash, plain
-from autograder.untrusted import Caps, read_folder
 
 
 @dataclass(frozen=True)

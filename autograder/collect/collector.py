@@ -22,9 +22,9 @@ from autograder.collect.sorting import Left, Piece, Sorter, file_parts
 from autograder.collect.times import course_zone
 from autograder.collect.unpack import Unpacked, is_notebook, unpack
 from autograder.nbgrader_course import NbgraderCourse, open_course
-from autograder.notebook_files import holds_notebook
+from autograder.reading.notebook_files import holds_notebook
+from autograder.reading.untrusted import Caps
 from autograder.results import GradingError, plain
-from autograder.untrusted import Caps
 
 _SKEW = timedelta(minutes=5)  # between a student's clock and the exchange's
 

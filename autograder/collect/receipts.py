@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autograder.journal import FOLDER
+from autograder.books.journal import FOLDER
 from autograder.nbgrader_course import NbgraderCourse
 
 
@@ -24,7 +24,7 @@ class Receipt:
 
     Attributes:
         at: when it was handed in (UTC, ISO 8601), by a clock that is not the student's; "" = nobody can tell.
-        sha256: `autograder.results.files_hash` of the folder as `autograder.untrusted.read_folder` reads it.
+        sha256: `autograder.results.files_hash` of the folder as `autograder.reading.untrusted.read_folder` reads it.
         source: where it came from, and where `at` is from, in words.
         attempt: number of the folder that keeps it, counted from 1 for each student.
         late: what the learning management system says itself; None where it says nothing.

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
+from autograder.books.gradebook import open_gradebook
 from autograder.collect.layouts import Claim, Handle, Kind
 from autograder.collect.paths import shown, valid_id
 from autograder.collect.times import parse_time
-from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.results import GradingError, plain
 

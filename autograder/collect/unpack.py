@@ -10,7 +10,7 @@ from datetime import datetime
 
 from autograder.collect.archives import MAX_ENTRIES, Member, Refusal, is_archive, list_tar, list_zip
 from autograder.collect.paths import RefusedError, check_portable, is_junk, shown
-from autograder.untrusted import SKIPPED_FOLDERS, Caps
+from autograder.reading.untrusted import SKIPPED_FOLDERS, Caps
 
 TIMESTAMP = "timestamp.txt"  # nbgrader reads the time of submission from it
 _STAMP_SIZE = 64  # bytes that it can take

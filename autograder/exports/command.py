@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from autograder.books.journal import write_atomically
 from autograder.exports import lms, tables
 from autograder.exports.lms import Filled
 from autograder.exports.sheet import Sheet, read_sheet
-from autograder.journal import write_atomically
 from autograder.nbgrader_course import open_course
 from autograder.reports.rows import Row, class_rows
 from autograder.reports.wide import to_csv

@@ -10,8 +10,8 @@ from autograder.jail import Limits
 from autograder.plain.calibrate import EXAMINED, Run, calibrate
 from autograder.plain.court import Court
 from autograder.plain.plan import Plan, TestPlan
+from autograder.reading.template import NotebookTemplate
 from autograder.results import plain
-from autograder.template import NotebookTemplate
 
 
 @dataclass

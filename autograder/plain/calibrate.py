@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from autograder.ingest import Ingested, rebuild
-from autograder.matching import StudentCell
 from autograder.plain.court import Trial
 from autograder.plain.plan import Plan, TestPlan, plan_of
+from autograder.reading.ingest import Ingested, rebuild
+from autograder.reading.matching import StudentCell
+from autograder.reading.template import NotebookTemplate
 from autograder.results import plain
-from autograder.template import NotebookTemplate
 
 # Points of the test cells by template position, and the trials of those that ran in a process of their own.
 Run = Callable[[Ingested, Plan | None], tuple[Mapping[int, float], Mapping[int, Trial]]]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from autograder.plain.scan import Statement, statements
-from autograder.template import NotebookTemplate, TemplateCell
+from autograder.reading.template import NotebookTemplate, TemplateCell
 
 _NOTHING: frozenset[str] = frozenset()
 _BUILTINS = frozenset(dir(builtins))

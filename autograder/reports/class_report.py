@@ -21,9 +21,9 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from autograder.journal import journal_of, write_atomically
+from autograder.books.journal import journal_of, write_atomically
+from autograder.books.regrade import Change
 from autograder.nbgrader_course import NbgraderCourse, load_template
-from autograder.regrade import Change
 from autograder.reports.attention import Look, limit_name, needs_a_look, used_up
 from autograder.reports.charts import histogram, item_map
 from autograder.reports.rows import Row

@@ -19,15 +19,15 @@ from jinja2 import Environment, StrictUndefined, Template
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from autograder.gradebook import Standing
-from autograder.journal import journal_of, write_atomically
+from autograder.books.gradebook import Standing
+from autograder.books.journal import journal_of, write_atomically
+from autograder.books.regrade import Change
+from autograder.judging.sanitize import safe_attachments, safe_html, safe_outputs
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.regrade import Change
 from autograder.reports.attention import limit_name
 from autograder.reports.rows import Row
 from autograder.reports.wide import number
 from autograder.results import QuestionRecord
-from autograder.sanitize import safe_attachments, safe_html, safe_outputs
 
 _WORDS = {
     "passed": "Passed", "partly": "Partly right", "failed": "Not right yet", "error": "Stopped with an error",

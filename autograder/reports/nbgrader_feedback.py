@@ -15,14 +15,14 @@ from typing import Any
 
 from nbconvert.exporters import Exporter
 
-from autograder.gradebook import read_standings
-from autograder.journal import journal_of
+from autograder.books.gradebook import read_standings
+from autograder.books.journal import journal_of
+from autograder.books.regrade import Change
+from autograder.books.standings import Standing, StudentStanding
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.regrade import Change
 from autograder.reports.feedback import last_changes, render
 from autograder.reports.rows import Row
 from autograder.results import QuestionRecord, Status, SubmissionRecord
-from autograder.standings import Standing, StudentStanding
 
 
 class FeedbackExporter(Exporter):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autograder.gradebook import shown_url
+from autograder.books.gradebook import shown_url
 from autograder.nbgrader_course import CONFIG, NbgraderCourse, open_course
 from autograder.reports.class_report import write_class_report
 from autograder.reports.feedback import write_feedback

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from autograder.gradebook import Standing, StudentStanding, read_standings
-from autograder.journal import journal_of
+from autograder.books.gradebook import Standing, StudentStanding, read_standings
+from autograder.books.journal import journal_of
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.results import QuestionRecord, SubmissionRecord
 

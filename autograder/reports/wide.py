@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from autograder.journal import write_atomically
+from autograder.books.journal import write_atomically
 from autograder.reports.rows import Row
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")

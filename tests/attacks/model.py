@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autograder.template import Template
+from autograder.reading.template import Template
 from tests.plain_course import GOOD, released, submit
 
 QUESTIONS = ("test_mean", "test_population", "test_primes")

@@ -154,7 +154,7 @@ def test_text_of_a_model_is_text(visit: Visit) -> None:
     )
     html, tags = found
     assert sorted(set(tags)) == ["CODE", "P", "PRE", "STRONG"]
-    assert "<p class=\"heading\">A *title*</p>" in html
+    assert '<p class="heading">A *title*</p>' in html
     assert "&lt;img src=x onerror=alert(1)&gt; and <strong>bold &lt;b&gt;x&lt;/b&gt;</strong>" in html
     assert "<code>&lt;script&gt;alert(1)&lt;/script&gt;\n**not bold**</code>" in html
     assert "2 ** 3 ** 4" in html

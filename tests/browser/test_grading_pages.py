@@ -22,8 +22,8 @@ pytest.importorskip("nbgrader")
 
 from rich.console import Console
 
+from autograder.books.gradebook import open_gradebook
 from autograder.grade import grade_assignment
-from autograder.gradebook import open_gradebook
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.reports.publish import show_class
 from tests import hostile_pages

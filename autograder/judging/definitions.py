@@ -15,7 +15,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from autograder.ingest import RebuiltCell
+from autograder.reading.ingest import RebuiltCell
 
 _MODULES = frozenset({
     "__future__", "collections", "copy", "dataclasses", "fractions", "functools", "heapq", "itertools", "math",

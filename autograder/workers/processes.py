@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from autograder.fleet import WorkerLostError, one_thread_each
-from autograder.forkserver import ForkServer, Worker
+from autograder.judging.worker import Bundle, Task
 from autograder.results import GradingError
-from autograder.slots import answer, close_slots, install
-from autograder.worker import Bundle, Task
+from autograder.workers.fleet import WorkerLostError, one_thread_each
+from autograder.workers.forkserver import ForkServer, Worker
+from autograder.workers.slots import answer, close_slots, install
 
 _GROWTH = 512 * 2**20  # bytes that a worker may gain over what it had after its first submission
 _CLOSE_SECONDS = 20.0
@@ -129,7 +129,7 @@ def _serve(pipe: Connection) -> None:
             return
 
 
-_SERVER = ForkServer("autograder.processes:serve")
+_SERVER = ForkServer("autograder.workers.processes:serve")
 
 
 def preheat(modules: Sequence[str]) -> None:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autograder.ingest import Ingested, RebuiltCell
-from autograder.sanitize import safe_attachments, safe_markdown, safe_outputs
-from autograder.template import NotebookTemplate
+from autograder.judging.sanitize import safe_attachments, safe_markdown, safe_outputs
+from autograder.reading.ingest import Ingested, RebuiltCell
+from autograder.reading.template import NotebookTemplate
 
 _ESCAPED = str.maketrans({char: "\\" + char for char in "\\`*_{}[]<>#|$"})
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from autograder.files import keep_files
-from autograder.matching import Matching, match_cells
-from autograder.notebook_files import Found, find_notebooks
+from autograder.reading.files import keep_files
+from autograder.reading.matching import Matching, match_cells
+from autograder.reading.notebook_files import Found, find_notebooks
+from autograder.reading.template import STUDENT_ROLES, NotebookTemplate, Template, TemplateCell, defined_names
+from autograder.reading.untrusted import Caps, RawSubmission, StudentCell, StudentNotebook
 from autograder.results import plain
-from autograder.template import STUDENT_ROLES, NotebookTemplate, Template, TemplateCell, defined_names
-from autograder.untrusted import Caps, RawSubmission, StudentCell, StudentNotebook
 
 Origin = Literal["template", "student", "edited", "extra"]
 

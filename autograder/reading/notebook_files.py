@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from autograder.reading.template import NotebookTemplate, Template
+from autograder.reading.untrusted import Caps, StudentNotebook, UnreadableError, read_notebook
 from autograder.results import plain
-from autograder.template import NotebookTemplate, Template
-from autograder.untrusted import Caps, StudentNotebook, UnreadableError, read_notebook
 
 _ENDING = re.compile(r"\.ipynb(\.(txt|json))?$", re.IGNORECASE)
 _EXPORTS = {

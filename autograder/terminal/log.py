@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autograder.books.journal import Journal
+from autograder.books.regrade import Change
 from autograder.engine import CellOutcome
-from autograder.journal import Journal
-from autograder.regrade import Change
 from autograder.results import QuestionRecord, SubmissionRecord, plain
 
 _MOST_LINES = 2_000

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from autograder.causes import answers_of, check_name, explained, limits_hit, title_of
-from autograder.definitions import only_definitions
 from autograder.engine import CellOutcome, Runner
-from autograder.ingest import Ingested, RebuiltCell
+from autograder.judging.causes import answers_of, check_name, explained, limits_hit, title_of
+from autograder.judging.definitions import only_definitions
+from autograder.judging.scoring import Score, in_cell, probe, score_cell
+from autograder.reading.ingest import Ingested, RebuiltCell
+from autograder.reading.template import NotebookTemplate, TemplateCell
 from autograder.results import MistakeRecord, Mode, PropertyRecord, QuestionRecord, Status, plain
-from autograder.scoring import Score, in_cell, probe, score_cell
-from autograder.template import NotebookTemplate, TemplateCell
 from fourbit.errors import FourbitError
 
 if TYPE_CHECKING:  # imports torch, which a course of plain test cells does without

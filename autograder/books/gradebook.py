@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from autograder.books.standings import Standing, StudentStanding, standings
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.results import GradingError, plain
-from autograder.standings import Standing, StudentStanding, standings
 
 __all__ = ["Standing", "StudentStanding", "open_gradebook", "read_standings", "shown_url"]
 

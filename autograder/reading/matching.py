@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
-from autograder.template import STUDENT_ROLES, NotebookTemplate, TemplateCell, defined_names
-from autograder.untrusted import StudentCell
+from autograder.reading.template import STUDENT_ROLES, NotebookTemplate, TemplateCell, defined_names
+from autograder.reading.untrusted import StudentCell
 
 _SIMILAR = 0.5
 _COMPARED = 4_000

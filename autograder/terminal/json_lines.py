@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from autograder.books.regrade import Change
 from autograder.class_run import Progress
 from autograder.grade import ClassResult
-from autograder.regrade import Change
 from autograder.results import GradingError, QuestionRecord
 
 SCHEMA = 1

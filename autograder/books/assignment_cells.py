@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from autograder.nbgrader_course import NbgraderCourse
+from autograder.reading.template import NotebookTemplate, Template, TemplateCell
 from autograder.results import GradingError
-from autograder.template import NotebookTemplate, Template, TemplateCell
 
 
 def register_cells(course: NbgraderCourse, gradebook: Any, template: Template) -> None:

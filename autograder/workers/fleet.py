@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from autograder.judging.worker import Bundle, Graded, Task
 from autograder.results import GradingError
-from autograder.slots import read_answer, work
-from autograder.worker import Bundle, Graded, Task
+from autograder.workers.slots import read_answer, work
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _TRIES = 3
@@ -56,7 +56,7 @@ class Seat(Protocol):
     gone: bool
 
     def grade(self, task: Task, seconds: float) -> str:
-        """Return the answer of :func:`autograder.slots.answer`; raise WorkerLostError when none can come."""
+        """Return the answer of :func:`autograder.workers.slots.answer`; raise WorkerLostError when none can come."""
 
     def stop(self) -> None:
         """Give up what is under way; called from another thread."""
@@ -136,7 +136,7 @@ class Fleet:
 
     def _seats(self) -> Seats:
         if self.executor is None:
-            from autograder.processes import Processes
+            from autograder.workers.processes import Processes
 
             return Processes(self.bundle, self.jobs)
         if isinstance(self.executor, Executor):

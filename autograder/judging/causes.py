@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from autograder.engine import CellOutcome
-from autograder.ingest import RebuiltCell
+from autograder.judging.scoring import in_cell
+from autograder.reading.ingest import RebuiltCell
+from autograder.reading.template import TemplateCell
 from autograder.results import QuestionRecord, Status, plain, text_hash
-from autograder.scoring import in_cell
-from autograder.template import TemplateCell
 
 _STOPS: dict[str, Status] = {"timeout": "timeout", "crashed": "crashed", "out of memory": "out of memory"}
 

@@ -19,15 +19,15 @@ from typing import Any
 
 from rich.console import Console
 
+from autograder.books.journal import journal_of
 from autograder.class_run import Listener, Progress
 from autograder.grade import ClassResult, grade_assignment
 from autograder.jail import JailMode, Limits
-from autograder.journal import journal_of
-from autograder.json_lines import JsonLines
-from autograder.live import changes_table, grading_progress
-from autograder.log import logs_folder
 from autograder.nbgrader_course import open_course
 from autograder.reports.publish import show_class
+from autograder.terminal.json_lines import JsonLines
+from autograder.terminal.live import changes_table, grading_progress
+from autograder.terminal.log import logs_folder
 
 ALL_GRADED, SOME_FAILED, INTERRUPTED = 0, 3, 130
 

@@ -11,8 +11,8 @@ from datetime import UTC
 from functools import cached_property
 from typing import Any
 
-from autograder.arrival import Arrival
-from autograder.grade_rows import AssignmentRow, SubmissionRow, seconds_late, write_penalty
+from autograder.books.arrival import Arrival
+from autograder.books.grade_rows import AssignmentRow, SubmissionRow, seconds_late, write_penalty
 from autograder.nbgrader_course import NbgraderCourse
 from autograder.results import GradingError, LateRecord, plain
 

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from autograder.arrival import TIMESTAMP, Arrival
-from autograder.assignment_cells import register_cells
-from autograder.folders import replace_folder
-from autograder.grade_rows import (
+from autograder.books.arrival import TIMESTAMP, Arrival
+from autograder.books.assignment_cells import register_cells
+from autograder.books.grade_rows import (
     SubmissionRow,
     ensure_submission,
     find_submissions,
@@ -26,15 +25,16 @@ from autograder.grade_rows import (
     write_grades,
     write_time,
 )
-from autograder.gradebook import open_gradebook, shown_url
-from autograder.journal import FOLDER, Journal, journal_of
-from autograder.lock import CourseLock
+from autograder.books.gradebook import open_gradebook, shown_url
+from autograder.books.journal import FOLDER, Journal, journal_of
+from autograder.books.lock import CourseLock
+from autograder.books.penalties import Penalties
+from autograder.books.regrade import Change, compare
+from autograder.books.transactions import Transactions
+from autograder.folders import replace_folder
 from autograder.nbgrader_course import NbgraderCourse
-from autograder.penalties import Penalties
-from autograder.regrade import Change, compare
+from autograder.reading.template import Template
 from autograder.results import LateRecord, SubmissionRecord
-from autograder.template import Template
-from autograder.transactions import Transactions
 
 _LOG = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Store:
             files: the student's own files that belong beside them.
             arrival: when the submission came in; None = unknown.
             parts: hashes of what went into the record's key, for the journal.
-            reason: why it was graded again (see :mod:`autograder.regrade`); "" = for the first time.
+            reason: why it was graded again (see :mod:`autograder.books.regrade`); "" = for the first time.
 
         Raises:
             GradingError: when the database stays away; what was stored before is complete.

@@ -12,8 +12,8 @@ import threading
 from multiprocessing.util import Finalize
 
 from autograder.engine import EngineError
+from autograder.judging.worker import Bundle, Graded, Slot, Task, decode, encode
 from autograder.results import GradingError
-from autograder.worker import Bundle, Graded, Slot, Task, decode, encode
 
 _FAILED = "!"
 _KEPT = 4  # bundles; each holds a template and an exam, and each of its slots a zygote

@@ -102,7 +102,7 @@ class ForkServer:
     def _start(self, modules: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
         program = (
-            f"import sys; sys.path[:] = {sys.path!r}; from autograder.forkserver import main; "
+            f"import sys; sys.path[:] = {sys.path!r}; from autograder.workers.forkserver import main; "
             f"main({theirs.fileno()}, {self._serve!r}, {list(modules)!r})"
         )
         with theirs:

@@ -18,19 +18,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autograder.assemble import graded_notebook
-from autograder.causes import check_name
 from autograder.engine import CellOutcome, EngineError, Runner, Zygote
-from autograder.examiner import EXAM_HANDLERS, Examined, examine, not_run
-from autograder.ingest import Ingested, IngestedSubmission, ingest
 from autograder.jail import JailMode, Limits, libc
-from autograder.log import cell_lines
+from autograder.judging.assemble import graded_notebook
+from autograder.judging.causes import check_name
+from autograder.judging.examiner import EXAM_HANDLERS, Examined, examine, not_run
 from autograder.plain.bench import Bench
 from autograder.plain.court import HANDLERS, Court, Trial
 from autograder.plain.plan import Plan
+from autograder.reading.ingest import Ingested, IngestedSubmission, ingest
+from autograder.reading.template import GRADED_ROLES, NotebookTemplate, Template, template_from_bytes
+from autograder.reading.untrusted import Caps, RawSubmission
 from autograder.results import GradingError, QuestionRecord, SubmissionRecord, plain
-from autograder.template import GRADED_ROLES, NotebookTemplate, Template, template_from_bytes
-from autograder.untrusted import Caps, RawSubmission
+from autograder.terminal.log import cell_lines
 
 if TYPE_CHECKING:
     from autograder import exams

@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from autograder.books.regrade import Change
 from autograder.class_run import Listener
 from autograder.class_run import Progress as Settled
-from autograder.log import change_lines
-from autograder.regrade import Change
 from autograder.results import SubmissionRecord
+from autograder.terminal.log import change_lines
 
 STYLES = {
     "passed": "green", "partly": "yellow", "manual": "cyan", "missing": "dim", "graded": "",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from autograder.regrade import Change, QuestionChange
+from autograder.books.regrade import Change, QuestionChange
 from autograder.results import GradingError, SubmissionRecord, from_json
 
 FOLDER = ".autograder"

@@ -1,0 +1,1 @@
+"""What whoever started the grading sees: a live display, JSON lines, logs."""

@@ -1,0 +1,1 @@
+"""Where submissions run: processes of this machine, forked from a warm one, or seats of a cluster."""
