@@ -1,4 +1,4 @@
-"""Building labs and grading them. Works for any nbgrader course; only :mod:`autograder.exams` knows Fourbit's own exams.
+"""Building and grading labs; grading works for any nbgrader course. Only :mod:`autograder.exams` knows Fourbit's exams.
 
     builder     a lab's source to its notebook and exams          course      a course folder for them
     collect     what a learning system delivered, put into place  reading     a submission, rebuilt in its template
