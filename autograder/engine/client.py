@@ -163,11 +163,7 @@ class Zygote:
         """
         limits = limits or Limits()
 
-        def spawn() -> Runner:
-            wire, lifeline = self._ask_for_fork({"do": "spawn", "limits": asdict(limits)})
-            return self._settle(Runner(wire, lifeline, limits, self.mode), files or {}, seed)
-
-        return self._with_restart(spawn)
+        return self._with_restart(lambda: self._settle(self._fork(limits), files or {}, seed))
 
     @contextlib.contextmanager
     def lend(self, limits: Limits, files: Mapping[str, bytes], seed: int | None = None) -> Iterator[Runner]:
@@ -180,13 +176,17 @@ class Zygote:
         runner = self._built_ahead(limits, files, seed) or self.spawn(limits, files, seed)
         try:
             with contextlib.suppress(HungUp, DeadlineError):  # the zygote is gone: to the next one that is told
-                self._ahead = Runner(*self._ask_for_fork({"do": "spawn", "limits": asdict(limits)}), limits, self.mode)
+                self._ahead = self._fork(limits)
             yield runner
         finally:
             runner.hang_up()
             before, self._leaving = self._leaving, runner
             if before is not None:
                 before.close()
+
+    def _fork(self, limits: Limits) -> Runner:
+        """A jail that waits for its files."""
+        return Runner(*self._ask_for_fork({"do": "spawn", "limits": asdict(limits)}), limits, self.mode)
 
     def _built_ahead(self, limits: Limits, files: Mapping[str, bytes], seed: int | None) -> Runner | None:
         """The jail that waits, if there is one and nobody ended it."""

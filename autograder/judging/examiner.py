@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # imports torch, which a course of plain test cells does with
     from autograder import exams
     from autograder.plain.court import Court
 
-EXAM_HANDLERS = ("autograder.exams:answer", "autograder.exams:answer_all")
+_IN_A_FORK, _AT_THE_END = EXAM_HANDLERS = ("autograder.exams:answer", "autograder.exams:answer_all")
 
 Timed = Callable[[bytes], tuple["exams.Outcome", float]]
 
@@ -196,7 +196,7 @@ def _examination(
         yield exams.ask(packed, lambda inputs: next(replies, nothing)), one
         return
     argument = {"entry": packed.entry, "seconds": packed.seconds}
-    with run.runner.session(EXAM_HANDLERS[0], argument, packed.seconds + _GRACE) as session:
+    with run.runner.session(_IN_A_FORK, argument, packed.seconds + _GRACE) as session:
 
         def timed(inputs: bytes) -> tuple[exams.Outcome, float]:
             reply = session.call(inputs)
@@ -212,12 +212,13 @@ def _asked(run: _Run, packed: exams.PackedExercise, inputs: Sequence[bytes]) -> 
 
     # Of several calls, one may take all its time; who needs more is examined with care.
     limit = (1 + (len(inputs) > 1)) * packed.seconds + _GRACE
-    reply = run.runner.ask(EXAM_HANDLERS[1], exams.questions(packed, inputs), seconds=limit)
+    reply = run.runner.ask(_AT_THE_END, exams.questions(packed, inputs), seconds=limit)
     try:
         found = exams.outcomes_of(reply.payload) if reply.status == "ok" else []
     except FourbitError:
         found = []
-    run.whole = run.whole and (len(found) == len(inputs) or [one.status for one in found[-1:]] == ["timeout"])
+    stopped = bool(found) and found[-1].status == "timeout"
+    run.whole = run.whole and (stopped or len(found) == len(inputs))
     return found, reply.seconds
 
 
